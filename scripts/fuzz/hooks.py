@@ -34,6 +34,12 @@ def fit_visit(visit):
         visit["seen_at"] = fit_time(visit["seen_at"])
 
 
+def past_time(time):
+    """The pattern's times are mostly out of range, or ahead of the clock."""
+    times = ["1795341600", "2026-11-22", "2026-11-22T11:00:00+01:00"]
+    return times[len(time) % len(times)]
+
+
 def fit_history(query):
     """It ends after it begins, its steps are multiples of the interval, and there are not too many of them."""
     if "step" in query:
@@ -41,9 +47,7 @@ def fit_history(query):
         query["step"] = steps[len(query["step"]) % len(steps)]
         query["to"] = "1795341600"
     if "to" in query:
-        # The pattern's times are mostly out of range.
-        times = ["1795341600", "2026-11-22", "2026-11-22T11:00:00+01:00"]
-        query["to"] = times[len(query["to"]) % len(times)]
+        query["to"] = past_time(query["to"])
     if "from" in query:
         query["from"] = "2026-11-01T00:00:00Z"
 
@@ -89,6 +93,8 @@ def before_call(context, case, kwargs):
         fit_history(case.query)
     if case.path in ("/audience/count", "/pages/audience"):
         fit_audience(case.query)
+    if "removed_at" in case.query:
+        case.query["removed_at"] = past_time(case.query["removed_at"])
     if "at" in case.query:
         case.query["at"] = "2026-11-21T15:00"
     if "window" in case.query:

@@ -154,7 +154,7 @@ mod tests {
     #[case::short_digest(entry("uss", "00", ""), "key 1: uss: sha256 must be 64 hexadecimal digits")]
     #[case::unknown_scope(
         entry("uss", OF_TEST, r#""segments:wirte""#),
-        r#"key 1: uss: "segments:wirte" is not a scope; those are segments:write, segments:read, users:read, users:delete"#
+        r#"key 1: uss: "segments:wirte" is not a scope; those are segments:write, segments:read, segments:delete, users:read, users:delete"#
     )]
     #[case::same_digest(entry("a", OF_TEST, "") + &entry("b", OF_TEST, ""), "key 2: its name or its digest is the same as that of key 1")]
     #[case::same_name(entry("a", OF_TEST, "") + &entry("a", &"00".repeat(32), ""), "key 2: its name or its digest is the same as that of key 1")]

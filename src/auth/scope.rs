@@ -10,6 +10,8 @@ pub enum Scope {
     WriteSegments,
     /// `segments:read`: read counts.
     ReadSegments,
+    /// `segments:delete`: delete a segment.
+    DeleteSegments,
     /// `users:read`: read a user's segments.
     ReadUsers,
     /// `users:delete`: delete a user.
@@ -18,7 +20,8 @@ pub enum Scope {
 
 impl Scope {
     /// All scopes.
-    pub const ALL: [Self; 4] = [Self::WriteSegments, Self::ReadSegments, Self::ReadUsers, Self::DeleteUsers];
+    pub const ALL: [Self; 5] =
+        [Self::WriteSegments, Self::ReadSegments, Self::DeleteSegments, Self::ReadUsers, Self::DeleteUsers];
 
     /// Returns the scope as tokens spell it.
     #[must_use]
@@ -26,6 +29,7 @@ impl Scope {
         match self {
             Self::WriteSegments => "segments:write",
             Self::ReadSegments => "segments:read",
+            Self::DeleteSegments => "segments:delete",
             Self::ReadUsers => "users:read",
             Self::DeleteUsers => "users:delete",
         }

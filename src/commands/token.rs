@@ -16,7 +16,7 @@ pub(super) struct TokenCommand {
     /// Name of the holder
     #[arg(long)]
     name: String,
-    /// Comma-separated scopes: segments:write, segments:read, users:read, users:delete
+    /// Comma-separated scopes: segments:write, segments:read, segments:delete, users:read, users:delete
     #[arg(long, required = true, value_delimiter = ',')]
     scope: Vec<Scope>,
     /// Create a JSON Web Token, signed with the secret in `jwt_key_file`, instead of an API key

@@ -157,12 +157,22 @@ impl<'a> Visit<'a> {
         seen_at: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<Self, FieldError> {
-        let seen_at = seen_at.unwrap_or(now);
-        if seen_at > now + Self::MAX_CLOCK_SKEW {
-            let detail = format!("is {seen_at}, more than 5 minutes ahead of this service's clock, {now}");
-            return Err(FieldError::new("seen_at", detail));
+        let seen_at = seen_at.map_or(Ok(now), |seen_at| Self::not_ahead("seen_at", seen_at, now))?;
+        Ok(Self { user_id, segment, seen_at })
+    }
+
+    /// Returns the `time` that a sender reports at `now`. One that is up to [`Self::MAX_CLOCK_SKEW`] ahead is clamped to
+    /// `now`.
+    ///
+    /// # Errors
+    ///
+    /// A [`FieldError`] for `field` if it is further ahead.
+    pub fn not_ahead(field: &'static str, time: Timestamp, now: Timestamp) -> Result<Timestamp, FieldError> {
+        if time > now + Self::MAX_CLOCK_SKEW {
+            let detail = format!("is {time}, more than 5 minutes ahead of this service's clock, {now}");
+            return Err(FieldError::new(field, detail));
         }
-        Ok(Self { user_id, segment, seen_at: seen_at.min(now) })
+        Ok(time.min(now))
     }
 
     /// Copies borrowed parts.

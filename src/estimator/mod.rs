@@ -12,6 +12,7 @@ mod lists;
 mod names;
 pub mod overlap;
 mod prune;
+mod segments;
 mod users;
 
 pub use self::error::{CostlyReads, Error, TooMany};

@@ -39,4 +39,19 @@ impl Estimator {
     pub async fn delete_user(&self, user: &UserId<'_>) -> Result<u64, store::Error> {
         self.store.delete_user(user, self.retention().await?.duration()).await
     }
+
+    /// Removes `user` from `segment`, unless the user was seen there after `removed_at`. A later visit adds the user
+    /// again.
+    ///
+    /// # Errors
+    ///
+    /// A [`store::Error`] if Redis didn't acknowledge the removal. A retry is harmless.
+    pub async fn remove_user(
+        &self,
+        user: &UserId<'_>,
+        segment: &SegmentName<'_>,
+        removed_at: Option<Timestamp>,
+    ) -> Result<(), store::Error> {
+        self.store.remove_user(user, segment, removed_at, self.retention().await?.duration()).await
+    }
 }

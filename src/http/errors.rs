@@ -40,12 +40,16 @@ impl From<store::Error> for Problem {
             return Self::new(ProblemKind::TooManySegments, detail).with_errors(vec![why]).with_cause(error);
         }
         let detail = match error {
+            store::Error::ForeignKey(_) => {
+                "A key in Redis that this request needs holds a value of another program, which stays as it is. Have the operator \
+                 rename the key, which the service's log names; a repetition fails until then."
+            }
             store::Error::Redis(redis::Error::NotReplicated { .. }) => {
-                "The visit was written, but too few of Redis's replicas have it, so it may be lost. Repeat the request; a visit \
-                 without seen_at counts from the repetition."
+                "Redis has done the write, but too few of its replicas have it, so it may be lost. Repeat the request; a visit without \
+                 seen_at counts from the repetition."
             }
             store::Error::Redis(redis::Error::NoWaitAof) => {
-                "The visit was written, but Redis can't report whether its replicas have it on disk: write_acks_on_disk requires \
+                "Redis has done the write, but can't report whether its replicas have it on disk: write_acks_on_disk requires \
                  Redis 7.2 or later, or Valkey."
             }
             store::Error::Redis(redis::Error::Refused { ref code, .. }) if code == "OOM" => {

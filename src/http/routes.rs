@@ -10,8 +10,8 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use utoipa::openapi::path::HttpMethod;
 
 use super::api::{
-    audience, batch, count, counts, health, histogram, histories, history, metrics, overlap, pictures, segments,
-    summary, users, visits,
+    audience, batch, count, counts, delete_segment, health, histogram, histories, history, metrics, overlap, pictures,
+    remove_user, segments, summary, users, visits,
 };
 use super::docs;
 use super::docs::openapi::document::{self, Documented, RouteDoc};
@@ -33,6 +33,12 @@ pub static API: LazyLock<Vec<Route>> = LazyLock::new(|| {
         route::<segments::__path_list, _>(GET, "/segments", ConcurrencyAndTime, segments::list).compressed(),
         route::<counts::__path_counts, _>(GET, "/counts", ConcurrencyAndTime, counts::counts).compressed(),
         route::<summary::__path_summary, _>(GET, "/segments/{name}", ConcurrencyAndTime, summary::summary),
+        route::<delete_segment::__path_delete, _>(
+            DELETE,
+            "/segments/{name}",
+            ConcurrencyAndTime,
+            delete_segment::delete,
+        ),
         route::<count::__path_count, _>(GET, "/segments/{name}/count", RoundTrip, count::count),
         route::<histogram::__path_histogram, _>(
             GET,
@@ -59,6 +65,12 @@ pub static API: LazyLock<Vec<Route>> = LazyLock::new(|| {
         route::<histories::__path_histories, _>(GET, "/history", ConcurrencyAndTime, histories::histories).compressed(),
         route::<overlap::__path_overlap, _>(GET, "/overlap", Concurrency, overlap::overlap).compressed(),
         route::<audience::__path_count, _>(GET, "/audience/count", Concurrency, audience::count),
+        route::<remove_user::__path_remove, _>(
+            DELETE,
+            "/segments/{name}/users/{user_id}",
+            ConcurrencyAndTime,
+            remove_user::remove,
+        ),
         route::<users::__path_segments, _>(GET, "/users/{user_id}/segments", ConcurrencyAndTime, users::segments),
         route::<users::__path_delete, _>(DELETE, "/users/{user_id}", ConcurrencyAndTime, users::delete),
         route::<docs::__path_openapi, _>(GET, "/openapi.json", ConcurrencyAndTime, openapi).compressed(),

@@ -128,7 +128,7 @@ impl Client {
     /// others.
     ///
     /// If the connection turns out to be broken, the request is sent once more on a new one, so that a restart of Redis
-    /// between two requests fails neither. In a cluster, redirected commands are sent again to their target. Therefore
+    /// between two requests fails neither; [`Request::once`] prevents that. In a cluster, redirected commands are sent again to their target. Therefore
     /// each command must be idempotent.
     ///
     /// # Errors

@@ -112,17 +112,29 @@ impl Connection {
     ///
     /// An [`Error`] if the server didn't answer by `deadline`.
     pub(crate) async fn send(&self, pipeline: &Pipeline, deadline: Deadline) -> Result<Vec<RedisResult<Value>>, Error> {
-        let answers = match self.send_once(pipeline, deadline).await {
+        match self.send_once(pipeline, deadline).await {
             Err(Error::Lost(_)) => self.send_once(pipeline, deadline).await,
             answers => answers,
-        };
-        answers.map_err(|error| match error {
+        }
+    }
+
+    /// As [`Self::send`], but doesn't send `pipeline` again if the connection breaks.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::send`], and [`Error::Lost`] if the connection breaks. The server may have run the commands.
+    pub(crate) async fn send_once(
+        &self,
+        pipeline: &Pipeline,
+        deadline: Deadline,
+    ) -> Result<Vec<RedisResult<Value>>, Error> {
+        self.exchange(pipeline, deadline).await.map_err(|error| match error {
             Error::Timeout(_) => self.located(error),
             error => error,
         })
     }
 
-    async fn send_once(&self, pipeline: &Pipeline, deadline: Deadline) -> Result<Vec<RedisResult<Value>>, Error> {
+    async fn exchange(&self, pipeline: &Pipeline, deadline: Deadline) -> Result<Vec<RedisResult<Value>>, Error> {
         let established = match self.current() {
             Some(current) => current,
             None => deadline.bound(self.establish()).await?,

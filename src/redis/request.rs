@@ -19,6 +19,7 @@ pub(crate) struct Request {
     acks: Option<(WriteAcks, Duration)>,
     nil_for: Option<fn(&Error) -> bool>,
     is_probe: bool,
+    is_once: bool,
 }
 
 /// Commands that may take effect in any order, after those of the previous step.
@@ -45,6 +46,7 @@ impl Request {
             acks: None,
             nil_for: None,
             is_probe: false,
+            is_once: false,
         }
     }
 
@@ -52,7 +54,7 @@ impl Request {
     pub(crate) fn new(slot: Slot, pipeline: Pipeline) -> Self {
         let slots = vec![slot; pipeline.len()];
         let steps = vec![Step { commands: 0..pipeline.len(), writes: false }];
-        Self { pipeline, slots, steps, acks: None, nil_for: None, is_probe: false }
+        Self { pipeline, slots, steps, acks: None, nil_for: None, is_probe: false, is_once: false }
     }
 
     /// Returns a request with one step, whose commands have slots of their own.
@@ -98,6 +100,11 @@ impl Request {
         Self { is_probe: true, ..self }
     }
 
+    /// Fails if the connection breaks, instead of sending the request again. For answers that a repetition changes.
+    pub(crate) fn once(self) -> Self {
+        Self { is_once: true, ..self }
+    }
+
     fn add_step(&mut self, commands: impl IntoIterator<Item = (Slot, Cmd)>, writes: bool) {
         let start = self.pipeline.len();
         for (slot, command) in commands {
@@ -140,6 +147,11 @@ impl Request {
     /// Whether errors are left to the caller.
     pub(crate) fn is_probe(&self) -> bool {
         self.is_probe
+    }
+
+    /// Whether the request is not sent again after the connection broke.
+    pub(crate) fn is_once(&self) -> bool {
+        self.is_once
     }
 
     /// Returns the replicas to wait for, if any.

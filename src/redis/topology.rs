@@ -67,6 +67,7 @@ impl Topology {
         deadline: Deadline,
     ) -> Result<Vec<RedisResult<Value>>, Error> {
         match self {
+            Self::Single(connection) if request.is_once() => connection.send_once(request.pipeline(), deadline).await,
             Self::Single(connection) => connection.send(request.pipeline(), deadline).await,
             // Boxed: otherwise the compiler overflows its recursion limit on the nested futures.
             Self::Cluster(cluster) => cluster.send(request, deadline).boxed().await,

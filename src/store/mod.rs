@@ -4,18 +4,18 @@
 //!
 //! | key | type | member | score | written by | deleted by |
 //! |---|---|---|---|---|---|
-//! | `segment:<name>` | sorted set | a user's id | Unix time of the user's last visit in seconds, with milliseconds as the fraction | [`Store::write`], [`Store::write_bulk`], [`Store::copy`] | Redis, when pruning removes the last member; [`Store::delete_keys`] |
-//! | `segments` | sorted set | a segment's name | always 0, which sorts members by name | [`Store::write`], [`Store::adopt`] | name by name: [`Store::drop_unless_occupied`], [`Store::delete_keys`] |
-//! | `forgotten` | sorted set | the id of a user deleted during a resharding | always 0; the key has a TTL | [`Store::delete_user`] | [`Store::delete_tombstones`], [`Store::delete_keys`]; Redis, after the window of the data set |
+//! | `segment:<name>` | sorted set | a user's id | Unix time of the user's last visit in seconds, with milliseconds as the fraction | [`Store::write`], [`Store::write_bulk`], [`Store::copy`] | Redis, when the last member is removed; [`Store::delete_segment`], [`Store::delete_keys`] |
+//! | `segments` | sorted set | a segment's name | always 0, which sorts members by name | [`Store::write`], [`Store::adopt`] | name by name: [`Store::drop_unless_occupied`], [`Store::delete_segment`], [`Store::delete_keys`] |
+//! | `forgotten` | sorted set | a tombstone: the id of a user deleted during a resharding, or a space and the name of a segment | always 0; the key has a TTL | [`Store::delete_user`], [`Store::remove_user`], [`Store::delete_segment`] | [`Store::delete_tombstones`], [`Store::delete_keys`]; Redis, after the window of the data set |
 //! | `layout` | string | | | [`Store::layout`] if there is none or its window is too short, [`Store::change_layout`], [`Store::set_window`], [`Store::adopt`] | never; the copy in a partition by [`Store::delete_keys`] |
-//! | `history:<name>` | list of alternating times and counts; a stream beyond [`Store::MAX_LIST_SAMPLES`] samples | in the stream, field `n`: the count | in the stream, the id: Unix time in milliseconds | [`Store::add_samples`] | Redis, 90 days after the last sample |
-//! | `history: <name>`, with a space | string: time and count of the last sample, time of the first, counts of a day and of a week before, or `-`, with `+` and seconds if these samples are later; the window in seconds, with `@` and a time if it was another one before | | | [`Store::update_changes`] | Redis, 90 days after the last sample |
+//! | `history:<name>` | list of alternating times and counts; a stream beyond [`Store::MAX_LIST_SAMPLES`] samples | in the stream, field `n`: the count | in the stream, the id: Unix time in milliseconds | [`Store::add_samples`] | Redis, 90 days after the last sample; [`Store::delete_history`] |
+//! | `history: <name>`, with a space | string: time and count of the last sample, time of the first, counts of a day and of a week before, or `-`, with `+` and seconds if these samples are later; the window in seconds, with `@` and a time if it was another one before | | | [`Store::update_changes`] | Redis, 90 days after the last sample; [`Store::delete_history`] |
 //! | `history:` | string: tick, expiry and holder of the lease | | | [`Store::acquire_lease`], [`Store::complete_tick`] | never |
 //!
 //! `segments` is the index: every segment that may have members. A key ends in the segment's name, unescaped, and
 //! nothing variable precedes the prefix `segment:`. Therefore two names never share a key, and no name collides with
 //! another key, whatever it contains (braces, colons, spaces). No name is empty or begins with a space, which
-//! distinguishes the lease and the change records from histories.
+//! distinguishes the lease and the change records from histories, and tombstones of segments from those of users.
 //!
 //! # Partitions
 //!
@@ -34,6 +34,10 @@
 //! removes its name in one atomic script. If the script runs before the member is written, the write adds the name
 //! afterwards. If it runs later, the segment has a member and the name stays.
 //!
+//! [`Store::delete_segment`] removes the members and the name in one atomic script as well. A member that is written
+//! before it is deleted, and the name that follows is that of an empty segment, which pruning drops. A member that is
+//! written after it is followed by its name.
+//!
 //! One pipeline contains both commands, so the name is written even if the segment's key holds another type and Redis
 //! refuses the member. [`Store::write`] then runs the same script before it answers: a key of another type has no
 //! members. If Redis crashes between the two commands, the visit is not acknowledged, and a retry or the segment's next
@@ -51,6 +55,8 @@
 mod batch;
 mod changes;
 mod count;
+mod delete_segment;
+mod deletion;
 pub mod diagnostics;
 mod error;
 mod history;
@@ -62,7 +68,9 @@ mod members;
 mod own_keys;
 mod partition;
 mod prune;
+mod reconcile;
 mod segment_limit;
+mod tombstones;
 mod users;
 mod write;
 
@@ -73,6 +81,7 @@ use futures_util::future::join_all;
 
 pub use self::batch::Batch;
 pub use self::changes::{ChangeRecord, SampledWindow};
+pub use self::delete_segment::DeletedSegment;
 pub use self::error::Error;
 pub use self::history::{Lease, LeaseRequest, NamedSample, Sample};
 pub use self::index::{IndexCursor, IndexPage};
@@ -84,7 +93,9 @@ pub use self::members::{MembersCursor, MembersPage};
 pub use self::own_keys::Coverage;
 pub use self::partition::{KeySet, Partition, Partitions};
 pub use self::prune::{MemberCounts, SliceOutcome};
+pub use self::reconcile::UserInSegment;
 use self::segment_limit::SegmentLimit;
+pub use self::tombstones::{Tombstone, TombstonesPage};
 pub use self::write::WriteOutcome;
 use crate::domain::{Timestamp, UserId, Window};
 use crate::redis::{Client, Limits, WriteAcks};

@@ -145,6 +145,13 @@ impl SegmentLimit {
         self.state().found.extend(names.into_iter().map(Box::from));
     }
 
+    /// Records that the segment `name` was deleted. The next write that finds too little room counts the index again.
+    pub(super) fn forget(&self, name: &str) {
+        let mut state = self.state();
+        state.found.remove(name);
+        state.last_count = None;
+    }
+
     /// Begins a count of the index.
     pub(super) fn begin_count(&self) -> IndexCount {
         let mut state = self.state();
@@ -256,6 +263,18 @@ mod tests {
         limit.end_count(limit.begin_count(), 12);
         assert_eq!(limit.reserve_up_to(10).names, 0, "the limit is exceeded");
         assert!(limit.begin_count_if_due().is_none(), "the last count is too recent");
+    }
+
+    #[test]
+    fn forget_makes_a_count_due() {
+        let limit = SegmentLimit::new(2);
+        limit.end_count(limit.begin_count(), 2);
+        limit.remember_found(["a", "b"]);
+        assert!(limit.begin_count_if_due().is_none(), "the last count is too recent");
+        limit.forget("a");
+        assert_eq!(limit.not_found(["a", "b"]), [0]);
+        limit.end_count(limit.begin_count_if_due().unwrap(), 1);
+        assert_eq!(limit.reserve_up_to(2).names, 1);
     }
 
     #[test]

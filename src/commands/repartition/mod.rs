@@ -3,11 +3,12 @@
 //! Each phase is recorded in Redis, so another run can resume the move:
 //!
 //! 1. [`Phase::Backfill`]: services write to both sets of keys. The move copies the members with `GT`, so the order of a copy and a visit
-//!    makes no difference. Then it settles users who were deleted in the meantime, and compares the counts of each segment.
+//!    makes no difference. Then it settles users and segments that were deleted in the meantime, and compares the counts of each segment.
 //! 2. [`Phase::Cutover`]: services count in the new keys.
 //! 3. [`Phase::Cleanup`]: services no longer use the old keys, and the move deletes them.
 
 mod command;
+mod settle;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -73,8 +74,10 @@ pub enum RepartitionError {
         "another process is moving the data as well; wait until it ends, and run the same command again if it fails"
     )]
     LayoutChanged,
-    /// Old and new keys keep differing in deleted users.
-    #[error("deleted users have new visits so often that old and new keys never agree; run the same command again")]
+    /// Old and new keys keep differing in deleted users or segments.
+    #[error(
+        "deleted users or segments have new visits so often that old and new keys never agree; run the same command again"
+    )]
     UnsettledDeletions,
     /// Old and new keys keep differing in a count.
     #[error(
@@ -269,36 +272,6 @@ impl Repartition {
                 return Ok(());
             }
         }
-    }
-
-    /// Settles the users who were deleted during the copy. Settling copies members as well, and users may be deleted
-    /// during that, so it is repeated until nothing changes.
-    async fn settle_deletions(&self, layout: &Layout, old: KeySet, new: KeySet) -> Result<(), RepartitionError> {
-        let mut rounds = 0;
-        while self.settle_tombstones(layout, old, new).await? {
-            rounds += 1;
-            if rounds == Self::MAX_COMPARISONS {
-                return Err(RepartitionError::UnsettledDeletions);
-            }
-            tokio::time::sleep(Self::COMPARISON_PAUSE).await;
-        }
-        Ok(())
-    }
-
-    /// Makes the new keys agree with the old ones for every user with a tombstone. Returns whether anything changed.
-    async fn settle_tombstones(&self, layout: &Layout, old: KeySet, new: KeySet) -> Result<bool, RepartitionError> {
-        const PAGE: usize = 1_000;
-        let mut is_changed = false;
-        for partition in new.all() {
-            let mut users = self.store.tombstones_of(partition, None, PAGE).await?;
-            while let Some(last) = users.last().cloned() {
-                for user in &users {
-                    is_changed |= self.store.reconcile_user(layout, old, new, user).await.map_err(layout_changed)?;
-                }
-                users = self.store.tombstones_of(partition, Some(&last), PAGE).await?;
-            }
-        }
-        Ok(is_changed)
     }
 
     /// Compares the counts of every segment in old and new keys. Returns the number of segments.

@@ -2,10 +2,12 @@
 
 mod as_of;
 pub mod audience;
+mod audit;
 pub mod batch;
 mod change;
 pub mod count;
 pub mod counts;
+pub mod delete_segment;
 pub mod health;
 pub mod histogram;
 pub mod histories;
@@ -13,6 +15,7 @@ pub mod history;
 pub mod metrics;
 pub mod overlap;
 pub mod pictures;
+pub mod remove_user;
 pub mod segments;
 pub mod summary;
 pub mod users;

@@ -5,20 +5,25 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use scopeguard::ScopeGuard;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::as_of::AsOf;
+use super::audit::{Deleted, Deletion};
 use crate::estimator::Membership;
 use crate::http::docs::openapi::{responses, schemas};
 use crate::http::extract::auth::{Authorized, Caller, DeleteUsers, ReadUsers};
 use crate::http::extract::path::UserPath;
 use crate::http::extract::query::{NoParams, StrictQuery};
 use crate::http::json::json;
-use crate::http::middleware::request_id::REQUEST_ID;
 use crate::http::problem::Result;
 use crate::http::state::AppState;
+
+const DELETION: Deletion = Deletion {
+    infinitive: "delete a user",
+    past: "deleted a user",
+    aborted: "the deletion of a user was aborted; the user may or may not be deleted",
+};
 
 /// The segments of a user.
 #[derive(Serialize, ToSchema)]
@@ -125,41 +130,14 @@ pub async fn delete(
     user: Result<UserPath>,
     query: Result<StrictQuery<NoParams>>,
 ) -> Result<Response> {
-    let request_id = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
-    let by = caller.name.as_deref();
-    // The handler is dropped if the caller disconnects or the request times out.
-    let guard = scopeguard::guard((), |()| {
-        tracing::warn!(request_id, by, "the deletion of a user was aborted; the user may or may not be deleted");
-    });
     let deletion = async {
         caller.authorized?;
         let UserPath(user) = user?;
         query?;
         let _permit = state.estimator.acquire_list_permit()?;
         let segments_removed = state.estimator.delete_user(&user).await?;
-        Ok(DeletedUser { user_id: user.as_str().to_owned(), segments_removed })
+        let response = json(&DeletedUser { user_id: user.as_str().to_owned(), segments_removed });
+        Ok(Deleted { response, segments_removed: Some(segments_removed), count: None })
     };
-    let outcome = deletion.await;
-    ScopeGuard::into_inner(guard);
-    log_deletion(request_id, by, &outcome);
-    outcome.map(|deleted| json(&deleted))
-}
-
-/// Logs who deleted a user and the outcome, but not which user.
-fn log_deletion(request_id: &str, by: Option<&str>, outcome: &Result<DeletedUser>) {
-    match outcome {
-        Ok(DeletedUser { segments_removed, .. }) => {
-            tracing::info!(request_id, by, status = 200, segments_removed, "deleted a user");
-        }
-        Err(problem) => {
-            let (status, problem) = (problem.status().as_u16(), problem.type_slug());
-            let outcome = if status < 500 { "refused" } else { "failed" };
-            // A caller without a valid token is unknown, and could fill the log. A metric counts such requests.
-            if status == 401 {
-                tracing::debug!(request_id, status, problem, "{outcome} to delete a user");
-                return;
-            }
-            tracing::warn!(request_id, by, status, problem, "{outcome} to delete a user");
-        }
-    }
+    DELETION.audit(&headers, caller.name.as_deref(), None, deletion).await
 }

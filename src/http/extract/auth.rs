@@ -44,6 +44,13 @@ impl RequiredScope for Read {
     const SCOPE: Scope = Scope::ReadSegments;
 }
 
+/// `segments:delete`
+pub struct DeleteSegments;
+
+impl RequiredScope for DeleteSegments {
+    const SCOPE: Scope = Scope::DeleteSegments;
+}
+
 /// `users:read`
 pub struct ReadUsers;
 

@@ -1,5 +1,7 @@
 //! Extractors of path parameters.
 
+use axum::extract::path::ErrorKind;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
 use utoipa::IntoParams;
@@ -27,6 +29,18 @@ pub struct UserPath(
     pub UserId<'static>,
 );
 
+/// Segment and user in the path.
+#[derive(IntoParams)]
+#[into_params(names("name", "user_id"), parameter_in = Path)]
+pub struct MemberPath(
+    /// The segment's name, percent-encoded.
+    #[param(inline, value_type = schemas::SegmentName, example = "sports")]
+    pub SegmentName<'static>,
+    /// The user's id, percent-encoded.
+    #[param(inline, value_type = schemas::UserId, example = "u104010")]
+    pub UserId<'static>,
+);
+
 impl<S: Send + Sync> FromRequestParts<S> for SegmentPath {
     type Rejection = Problem;
 
@@ -45,10 +59,34 @@ impl<S: Send + Sync> FromRequestParts<S> for UserPath {
     }
 }
 
+impl<S: Send + Sync> FromRequestParts<S> for MemberPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        match Path::<(String, String)>::from_request_parts(parts, state).await {
+            Ok(Path((name, id))) => Ok(Self(SegmentName::parse(name)?, UserId::parse(id)?)),
+            Err(error) => Err(Problem::invalid_field(field_of(&error), NOT_UTF8)),
+        }
+    }
+}
+
+/// Returns the name in errors of the parameter that can't be decoded.
+fn field_of(error: &PathRejection) -> &'static str {
+    match error {
+        PathRejection::FailedToDeserializePathParams(error) => match error.kind() {
+            ErrorKind::InvalidUtf8InPathParam { key } if key == "user_id" => "user_id",
+            _ => "segment",
+        },
+        _ => "segment",
+    }
+}
+
+const NOT_UTF8: &str = "must be UTF-8, percent-encoded";
+
 /// Returns the only parameter of the path. `field` is its name in errors.
 async fn parameter<S: Send + Sync>(field: &'static str, parts: &mut Parts, state: &S) -> Result<String> {
     match Path::from_request_parts(parts, state).await {
         Ok(Path(text)) => Ok(text),
-        Err(_) => Err(Problem::invalid_field(field, "must be UTF-8, percent-encoded")),
+        Err(_) => Err(Problem::invalid_field(field, NOT_UTF8)),
     }
 }

@@ -101,7 +101,8 @@ impl Cluster {
         request: &mut Request,
         deadline: Deadline,
     ) -> Result<Vec<RedisResult<Value>>, Error> {
-        let answers = self.send_to_owner(request.slot_of(0), request.pipeline(), deadline).await?;
+        let (slot, is_once) = (request.slot_of(0), request.is_once());
+        let answers = self.send_to_owner(slot, request.pipeline(), is_once, deadline).await?;
         if answers.iter().any(is_redirected) { self.follow(request, answers, deadline).await } else { Ok(answers) }
     }
 
@@ -110,6 +111,7 @@ impl Cluster {
         &self,
         slot: Slot,
         pipeline: &Pipeline,
+        is_once: bool,
         deadline: Deadline,
     ) -> Result<Vec<RedisResult<Value>>, Error> {
         let mut primaries = deadline.bound(self.discovery.primaries()).await?;
@@ -117,7 +119,13 @@ impl Cluster {
             let Some(connection) = primaries.owner(slot, self.traffic) else {
                 return Err(Error::Connect(format!("no server of the cluster has slot {}", slot.0)));
             };
-            match connection.send(pipeline, deadline).await {
+            let answers = match is_once {
+                true => connection.send_once(pipeline, deadline).await,
+                false => connection.send(pipeline, deadline).await,
+            };
+            match answers {
+                // The server may have run the commands.
+                Err(error @ Error::Lost(_)) if is_once => return Err(error),
                 Err(error) if error.may_be_elsewhere() => {
                     let refreshed = deadline.bound(self.discovery.refresh(Some(&primaries))).await;
                     let Ok(refreshed) = refreshed else { return Err(error) };
@@ -186,13 +194,19 @@ impl Cluster {
         for (target, sent) in by_target {
             let pipeline = request.subset(step, &sent, matches!(target, RedirectTarget::Importing(_)));
             let results = match &target {
-                RedirectTarget::Owner(slot) => self.send_to_owner(*slot, &pipeline, deadline).await,
+                RedirectTarget::Owner(slot) => self.send_to_owner(*slot, &pipeline, request.is_once(), deadline).await,
                 RedirectTarget::At(address) | RedirectTarget::Importing(address) => {
-                    self.discovery.connections_to(address).of(self.traffic).send(&pipeline, deadline).await
+                    let connections = self.discovery.connections_to(address);
+                    let connection = connections.of(self.traffic);
+                    match request.is_once() {
+                        true => connection.send_once(&pipeline, deadline).await,
+                        false => connection.send(&pipeline, deadline).await,
+                    }
                 }
             };
             let mut results = match results {
                 // The server that redirected may have learned of a new owner.
+                Err(error @ Error::Lost(_)) if request.is_once() => return Err(error),
                 Err(error) if error.may_be_elsewhere() && !matches!(target, RedirectTarget::Owner(_)) => {
                     open.extend(sent.into_iter().map(|index| (index, RedirectTarget::Owner(request.slot_of(index)))));
                     self.discovery.spawn_refresh();

@@ -38,12 +38,15 @@ local found = {}
 for i = 1, #ARGV, 2 do found[#found + 1] = first(ARGV[i], ARGV[i + 1]) end
 return found";
 
-/// Writes the record `ARGV[1]` to `KEYS[1]` with an expiry of `ARGV[2]` seconds. A key with another content belongs to
-/// another program and stays.
-const WRITE_RECORD: &str = "\
+/// Prepends to a script a check that the key `KEYS[1]` holds a change record or nothing. Returns -1 for another program's
+/// data.
+macro_rules! record_script {
+    ($script:literal) => {
+        concat!(
+            "\
 local known = redis.pcall('GET', KEYS[1])
 if type(known) == 'table' then
-  if string.find(known.err, 'WRONGTYPE', 1, true) then return 0 end
+  if string.find(known.err, 'WRONGTYPE', 1, true) then return -1 end
   return known
 end
 local function is_one_of(text, patterns)
@@ -54,10 +57,23 @@ end
 if known then
   local earlier, sampled = { '^-$', '^%d+$', '^%d+%+%d+$' }, { '^$', '^ %d+$', '^ %d+@%d+$' }
   local day, week, window = string.match(known, '^%d+ %d+ %d+ ([^ ]+) ([^ ]+)(.*)$')
-  if not (day and is_one_of(day, earlier) and is_one_of(week, earlier) and is_one_of(window, sampled)) then return 0 end
+  if not (day and is_one_of(day, earlier) and is_one_of(week, earlier) and is_one_of(window, sampled)) then return -1 end
 end
+",
+            $script
+        )
+    };
+}
+
+/// Writes the record `ARGV[1]` to `KEYS[1]` with an expiry of `ARGV[2]` seconds.
+const WRITE_RECORD: &str = record_script!(
+    "\
 redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
-return 1";
+return 1"
+);
+
+/// Deletes the record `KEYS[1]`.
+pub(super) const DELETE_RECORD: &str = record_script!("return redis.call('UNLINK', KEYS[1])");
 
 impl Store {
     /// Number of segments whose records are read or written in one round trip.
@@ -118,7 +134,7 @@ impl Store {
         });
         let answers = self.client.send_by_server::<i64>(writes, Request::each).await?;
         for (written, (key, _)) in answers.into_iter().zip(records) {
-            if written? == 0 {
+            if written? < 0 {
                 self.client.report_error(&redis::Error::WrongType { command: format!("EVAL {key}") });
             }
         }

@@ -25,7 +25,7 @@ pub enum Permissions {
 ///
 /// Keys have placeholders: `segment` for a segment, `segments` for the index, `layout` for the layout record, `history`
 /// for a history, `change` for a change record, `lease` for the lease on sampling, and `forgotten` for tombstones.
-const NEEDED: [&[&str]; 31] = [
+const NEEDED: [&[&str]; 34] = [
     &["PING"],
     &["ZADD", "segment", "GT", "0", "u"],
     &["ZADD", "segments", "0", "s"],
@@ -58,6 +58,9 @@ const NEEDED: [&[&str]; 31] = [
     &["SET", "lease", ""],
     &["GET", "change"],
     &["SET", "change", "", "EX", "1"],
+    &["UNLINK", "segment"],
+    &["UNLINK", "history"],
+    &["UNLINK", "change"],
 ];
 
 /// The ACL rules for the keys of a single partition.
@@ -67,8 +70,8 @@ const PARTITIONED_KEYS: [&str; 4] = ["~layout", "~history:*", "~{p*}:*", "~{q*}:
 /// Commands that improve the service, but are not required. `SCAN` finds keys of other programs before the first data
 /// set is created, and for `check` and `adopt`.
 const OPTIONAL: [&str; 3] = ["INFO", "SCAN", "TIME"];
-/// Additional commands of `repartition`. `TTL` is optional.
-const REPARTITION_COMMANDS: [&str; 2] = ["UNLINK", "TTL"];
+/// Additional commands of `repartition`, which are optional.
+const REPARTITION_COMMANDS: [&str; 1] = ["TTL"];
 /// Additional commands on a cluster, with the subcommands of `CLUSTER`.
 const CLUSTER_COMMANDS: [&str; 3] = ["CLUSTER|SLOTS", "CLUSTER|INFO", "ASKING"];
 

@@ -12,19 +12,8 @@ use crate::store::{Error, Store};
 ///
 /// Drops samples before `ARGV[1]`, converts a list of more than `ARGV[2]` samples to a stream, and sets the expiry to
 /// `ARGV[3]` seconds.
-const ADD: &str = "\
-local key, kind = KEYS[1], redis.call('TYPE', KEYS[1]).ok
-local function is_number(text) return text and string.find(text, '^%d+$') end
-local last
-if kind == 'list' then
-  last = redis.call('LINDEX', key, -2)
-  local is_even = redis.call('LLEN', key) % 2 == 0
-  local first, count = redis.call('LINDEX', key, 0), redis.call('LINDEX', key, -1)
-  if not (is_even and is_number(first) and is_number(last) and is_number(count)) then return -1 end
-elseif kind == 'stream' then
-  local first = redis.call('XRANGE', key, '-', '+', 'COUNT', 1)[1]
-  if first and (#first[2] ~= 2 or first[2][1] ~= 'n') then return -1 end
-elseif kind ~= 'none' then return -1 end
+const ADD: &str = history_script!(
+    "\
 local added = 0
 for i = 4, #ARGV, 2 do
   local at, count = ARGV[i], ARGV[i + 1]
@@ -47,7 +36,8 @@ for i = 4, #ARGV, 2 do
   end
 end
 if added > 0 then redis.call('EXPIRE', key, ARGV[3]) end
-return added";
+return added"
+);
 
 impl Store {
     /// Appends `samples` to the histories of their segments, and returns the number of samples added. Skips samples

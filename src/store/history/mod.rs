@@ -6,7 +6,32 @@
 //!
 //! A history covers a segment in all partitions. Its key is in no partition, and a resharding leaves it as it is.
 
+/// Prepends to a script a check that the key `KEYS[1]` holds a history or nothing. Returns -1 for another program's data.
+/// Defines `key`, its type `kind`, and for a list the time `last` of the last sample.
+macro_rules! history_script {
+    ($script:literal) => {
+        concat!(
+            "\
+local key, kind = KEYS[1], redis.call('TYPE', KEYS[1]).ok
+local function is_number(text) return text and string.find(text, '^%d+$') end
+local last
+if kind == 'list' then
+  last = redis.call('LINDEX', key, -2)
+  local is_even = redis.call('LLEN', key) % 2 == 0
+  local first, count = redis.call('LINDEX', key, 0), redis.call('LINDEX', key, -1)
+  if not (is_even and is_number(first) and is_number(last) and is_number(count)) then return -1 end
+elseif kind == 'stream' then
+  local first = redis.call('XRANGE', key, '-', '+', 'COUNT', 1)[1]
+  if first and (#first[2] ~= 2 or first[2][1] ~= 'n') then return -1 end
+elseif kind ~= 'none' then return -1 end
+",
+            $script
+        )
+    };
+}
+
 mod append;
+mod delete;
 mod lease;
 mod read;
 

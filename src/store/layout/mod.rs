@@ -47,6 +47,7 @@ use serde::{Deserialize, Serialize};
 pub use self::adopt::{Candidate, UnrecordedData};
 pub(super) use self::recorded::Attempt;
 pub(super) use self::refusal::Refusal;
+pub(super) use self::resharding::SegmentDeletion;
 pub use self::window::WindowChange;
 use super::{KeySet, Partitions};
 use crate::domain::Window;

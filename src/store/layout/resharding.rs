@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ::redis::{Pipeline, pipe};
+use ::redis::{Cmd, Pipeline, Value, cmd, pipe};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{Attempt, KnownLayout};
@@ -38,11 +38,53 @@ if is_record and record.epoch > tonumber(ARGV[1]) then return -1 end
 /// Deletes the segment `KEYS[2]` and its name `ARGV[2]` in the index `KEYS[3]` in one atomic step. A member that is
 /// written before it is deleted as well; one that is written after it adds the name again. Redis frees the memory in
 /// the background. A key of another type belongs to another program and stays.
+///
+/// Returns the number of members with scores from `ARGV[3]`, or -1 for a key of another type, and whether the index had
+/// the name.
 const DELETE_SEGMENT: &str = unless_later!(
     "\
-if type(redis.pcall('ZCARD', KEYS[2])) == 'number' then redis.call('UNLINK', KEYS[2]) end
-return redis.call('ZREM', KEYS[3], ARGV[2])"
+local count = redis.pcall('ZCOUNT', KEYS[2], ARGV[3], '+inf')
+if type(count) == 'number' then
+  local unlinked = redis.pcall('UNLINK', KEYS[2])
+  if type(unlinked) == 'table' then
+    local is_forbidden = string.find(unlinked.err, \"The user executing the script can't\", 1, true)
+    return is_forbidden and redis.error_reply('NOPERM an ACL forbids UNLINK, which deletions of segments need') or unlinked
+  end
+elseif string.find(count.err, 'WRONGTYPE', 1, true) then count = -1
+else return count end
+return {count, redis.call('ZREM', KEYS[3], ARGV[2])}"
 );
+
+/// The result of [`Store::segment_deletion`].
+pub(in crate::store) enum SegmentDeletion {
+    /// The segment is deleted, if there was one.
+    Deleted {
+        /// The number of members that counted.
+        count: u64,
+        /// Whether the name was in the index.
+        was_indexed: bool,
+    },
+    /// The key has another type and stays. The name is not in the index.
+    ForeignKey,
+    /// A later layout is in force. Nothing was deleted.
+    Stale,
+    /// The slot is migrating. Nothing was deleted.
+    Migrating,
+}
+
+impl SegmentDeletion {
+    /// Interprets the answer, which is nil for `TRYAGAIN`.
+    pub(in crate::store) fn parse(answer: Value) -> Result<Self, redis::Error> {
+        Ok(match answer {
+            Value::Nil => Self::Migrating,
+            Value::Int(_) => Self::Stale,
+            answer => match redis::parse::<(i64, i64)>(answer)? {
+                (-1, _) => Self::ForeignKey,
+                (count, names) => Self::Deleted { count: count.unsigned_abs(), was_indexed: names > 0 },
+            },
+        })
+    }
+}
 
 /// Deletes the record `KEYS[1]` itself. Any other value belongs to another program and stays.
 const DELETE_RECORD: &str = unless_later!(
@@ -161,28 +203,28 @@ impl Store {
 
     async fn delete_partition(&self, layout: &Layout, partition: Partition) -> Result<u64, Error> {
         const SOME: usize = 100;
-        let (record, epoch) = (self.key_names.layout_of(partition), layout.epoch());
+        let record = self.key_names.layout_of(partition);
         let mut deleted = 0;
         loop {
             let page = self.index_of(partition, None, SOME).await?;
             if page.segments.is_empty() {
                 break;
             }
-            let mut pipeline = pipe();
-            for segment in &page.segments {
-                let script = pipeline.cmd("EVAL").arg(DELETE_SEGMENT).arg(3).arg(&record);
-                script.arg(self.key_names.segment(partition, segment.as_str())).arg(self.key_names.index(partition));
-                script.arg(epoch).arg(segment.as_str());
+            let deletions =
+                page.segments.iter().map(|segment| self.segment_deletion(layout, partition, segment, "-inf"));
+            let deletions = deletions.map(|deletion| (partition.slot(), deletion));
+            let request = Request::each(deletions).nil_for(redis::Error::is_try_again);
+            let before = deleted;
+            for answer in self.client.send(request).await?.results() {
+                match SegmentDeletion::parse(answer?)? {
+                    SegmentDeletion::Deleted { .. } | SegmentDeletion::ForeignKey => deleted += 1,
+                    SegmentDeletion::Stale => return Err(Error::LayoutChanged),
+                    SegmentDeletion::Migrating => {}
+                }
             }
-            let results = self.scripts_on_many_keys(partition, pipeline).await?;
-            if results.contains(&Some(-1)) {
-                return Err(Error::LayoutChanged);
-            }
-            let done = results.iter().filter(|result| result.is_some()).count();
-            if done == 0 {
+            if deleted == before {
                 tokio::time::sleep(Self::SLOT_PAUSE).await;
             }
-            deleted += done as u64;
         }
         self.delete_tombstones_of(layout, partition).await?;
         // With one partition, the copy is the record itself, which stays.
@@ -190,6 +232,22 @@ impl Store {
             self.delete_unless_later(layout, partition, DELETE_RECORD, &[&record]).await?;
         }
         Ok(deleted)
+    }
+
+    /// Returns a command that deletes `segment` in `partition` unless a layout later than `layout` is in force there. Its
+    /// answer is a [`SegmentDeletion`] with the number of members from the score `first`.
+    pub(in crate::store) fn segment_deletion(
+        &self,
+        layout: &Layout,
+        partition: Partition,
+        segment: &SegmentName<'_>,
+        first: &str,
+    ) -> Cmd {
+        let mut script = cmd("EVAL");
+        script.arg(DELETE_SEGMENT).arg(3).arg(self.key_names.layout_of(partition));
+        script.arg(self.key_names.segment(partition, segment.as_str())).arg(self.key_names.index(partition));
+        script.arg(layout.epoch()).arg(segment.as_str()).arg(first);
+        script
     }
 
     /// Deletes the tombstones of `partition`, unless a layout later than `layout` is in force there.

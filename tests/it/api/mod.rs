@@ -3,6 +3,7 @@
 
 mod api_keys;
 mod audience;
+mod backfill;
 mod batch;
 mod changes;
 mod compression;
@@ -10,6 +11,7 @@ mod cors;
 mod count;
 mod counts;
 mod csv;
+mod delete_segment;
 mod docs;
 mod finding;
 mod health;
@@ -26,6 +28,7 @@ mod overlap;
 mod pages;
 mod paths;
 mod pictures;
+mod remove_user;
 mod segment_page;
 mod segments;
 mod users;

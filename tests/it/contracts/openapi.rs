@@ -264,7 +264,7 @@ async fn openapi_scopes_are_those_that_the_service_requires() {
         document.check_response(&method, path, answer).await;
         protected += 1;
     }
-    assert_eq!(protected, 20);
+    assert_eq!(protected, 22);
 }
 
 #[tokio::test]
@@ -499,6 +499,8 @@ async fn openapi_has_the_responses_of_failed_requests() {
         ("GET", "/counts"),
         ("GET", "/users/{user_id}/segments"),
         ("DELETE", "/users/{user_id}"),
+        ("DELETE", "/segments/{name}"),
+        ("DELETE", "/segments/{name}/users/{user_id}"),
         ("GET", "/readyz"),
         ("GET", "/"),
     ] {

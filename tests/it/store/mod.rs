@@ -3,6 +3,7 @@
 mod clock;
 mod cluster;
 mod data_window;
+mod deletions;
 mod group_commit;
 mod model;
 mod outage;

@@ -145,7 +145,7 @@ async fn record_is_503_while_a_replica_is_frozen() {
     let before = failed(&app, "not_replicated").await;
     redis.freeze();
     let document = problem(app.post_visit(&sports("u2")).await, 503, "store-unavailable").await;
-    assert!(document["detail"].as_str().unwrap().contains("too few of Redis's replicas have it"), "{document}");
+    assert!(document["detail"].as_str().unwrap().contains("too few of its replicas have it"), "{document}");
     assert_eq!(failed(&app, "not_replicated").await, before + 1);
     eventually_acknowledged(&one, "u3").await;
     assert!(is_member(&redis.replicas[1], "u3"), "the other replica is enough for write_acks 1");

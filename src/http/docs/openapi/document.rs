@@ -29,6 +29,7 @@ use crate::http::problem::{KindDescription, Problem, ProblemDocument, ProblemKin
     tags(
         (name = "visits", description = "Record visits of users to segments."),
         (name = "counts", description = "Count the users in segments."),
+        (name = "segments", description = "Delete segments."),
         (name = "users", description = "Show and delete the data of a user."),
         (name = "operation", description = "Probes and metrics."),
         (name = "pages", description = "HTML pages with the numbers. Their errors are pages, too."),

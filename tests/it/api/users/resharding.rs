@@ -2,63 +2,15 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use segment_estimator::domain::{Timestamp, UserId, Visit, Window};
-use segment_estimator::estimator::Estimator;
-use segment_estimator::store::{Batch, KeySet, Layout, Partitions, Phase, Resharding, Store};
-use tempfile::TempDir;
+use segment_estimator::domain::{Timestamp, UserId};
+use segment_estimator::store::{Phase, Resharding};
 
 use super::delete;
+use crate::api::backfill::{Backfill, complete_resharding};
 use crate::helpers::{Redis, TestApp, binary, run, segment, visit};
 
 fn user(id: &str) -> UserId<'_> {
     UserId::parse(id).unwrap()
-}
-
-/// Completes the resharding to 8 partitions.
-#[track_caller]
-fn complete_resharding(folder: &TempDir, redis: &Redis) {
-    let output = run(binary(folder.path()).args(["repartition", "--to", "8", "--redis-url", &redis.url()]));
-    assert!(output.status.success(), "{output:?}");
-}
-
-/// Resharding to 8 partitions in its backfill phase.
-struct Backfill {
-    store: Store,
-    estimator: Estimator,
-    layout: Layout,
-    old: KeySet,
-    new: KeySet,
-}
-
-impl Backfill {
-    /// Begins the backfill of a data set in which `users` are in `sports`, seen at `now`.
-    async fn begin(redis: &Redis, users: &[&str], now: Timestamp) -> Self {
-        let store = redis.store();
-        let estimator = Estimator::new(store.clone(), Window::parse("14d").unwrap());
-        for user in users {
-            estimator.record(visit(user, "sports", now), now).await.unwrap();
-        }
-        let before = store.propagate_layout().await.unwrap();
-        let (old, new) = (before.keys(), before.keys().sibling(Partitions::parse("8").unwrap()));
-        let layout =
-            store.change_layout(&before, old, Some(Resharding { to: new, phase: Phase::Backfill })).await.unwrap();
-        Self { store, estimator, layout, old, new }
-    }
-
-    /// Reads the members as the backfill does before it writes them.
-    async fn read_page(&self) -> Batch {
-        let mut batch = Batch::default();
-        for partition in self.old.all() {
-            for (user_id, seen_at) in self.store.members(partition, &segment("sports"), None).await.unwrap().members {
-                batch.add(&Visit { user_id, segment: segment("sports"), seen_at });
-            }
-        }
-        batch
-    }
-
-    async fn copy(&self, page: &Batch) {
-        self.store.copy(&self.layout, self.new, page).await.unwrap();
-    }
 }
 
 /// Returns the number of sorted sets that have the user, tombstones aside, and the keys of the tombstones.
@@ -89,6 +41,26 @@ async fn delete_during_the_backfill_is_kept() {
     assert_eq!(backfill.estimator.estimate(&segment("sports"), now()).await.unwrap(), 2);
 }
 
+/// As above, with a user who is removed from one segment.
+#[tokio::test(flavor = "multi_thread")]
+async fn remove_during_the_backfill_is_kept_and_keeps_a_later_visit() {
+    let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
+    let seen = now();
+    let backfill = Backfill::begin(&redis, &["gone", "seen-again", "u3"], seen).await;
+    let page = backfill.read_page().await;
+    let later = Timestamp::from_millis(seen.as_millis() + 1);
+    backfill.estimator.record(visit("seen-again", "sports", later), later).await.unwrap();
+    for id in ["gone", "seen-again"] {
+        backfill.estimator.remove_user(&user(id), &segment("sports"), Some(seen)).await.unwrap();
+    }
+    backfill.copy(&page).await;
+    assert_eq!(traces_of(&redis, "gone").0, 1, "the page brought the user back");
+
+    complete_resharding(&folder, &redis);
+    assert_eq!(traces_of(&redis, "gone"), (0, vec![]));
+    assert_eq!(backfill.estimator.estimate(&segment("sports"), now()).await.unwrap(), 2);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn record_after_a_delete_during_the_backfill_is_kept() {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
@@ -112,16 +84,16 @@ async fn record_after_a_delete_during_the_backfill_is_kept() {
 
 /// Reconciling also copies, so callers repeat it until it changes nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn reconcile_user_changes_something_until_both_key_sets_agree() {
+async fn reconcile_changes_something_until_both_key_sets_agree() {
     let redis = Redis::start();
     let backfill = Backfill::begin(&redis, &["u1"], now()).await;
-    let reconcile = async || {
-        backfill.store.reconcile_user(&backfill.layout, backfill.old, backfill.new, &user("u1")).await.unwrap()
-    };
+    let pairs = || vec![(user("u1"), segment("sports"))];
+    let reconcile =
+        async || backfill.store.reconcile(&backfill.layout, backfill.old, backfill.new, pairs()).await.unwrap();
     let copies = || traces_of(&redis, "u1").0;
-    assert_eq!((reconcile().await, copies(), reconcile().await), (true, 2, false), "the user is copied");
+    assert_eq!((reconcile().await, copies(), reconcile().await), (pairs(), 2, vec![]), "the user is copied");
     redis.call::<()>(&["ZREM", "segment:sports", "u1"]);
-    assert_eq!((reconcile().await, copies(), reconcile().await), (true, 0, false), "the user is removed");
+    assert_eq!((reconcile().await, copies(), reconcile().await), (pairs(), 0, vec![]), "the user is removed");
 }
 
 #[tokio::test(flavor = "multi_thread")]

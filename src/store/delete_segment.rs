@@ -1,0 +1,160 @@
+//! The deletion of a segment: members, name, history and change record.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::keys::scores_after;
+use super::layout::{Attempt, KnownLayout, SegmentDeletion};
+use super::tombstones::Tombstone;
+use super::{Error, KeySet, Partition, Phase, Resharding, Store};
+use crate::domain::{SegmentName, Timestamp};
+
+/// A deleted segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeletedSegment {
+    /// Whether there was anything to delete.
+    pub is_known: bool,
+    /// The number of members that were seen after the cutoff.
+    pub count: u64,
+}
+
+/// What the attempts have deleted so far.
+#[derive(Debug, Default)]
+struct Progress {
+    /// The number of members that counted, of each key set.
+    counts: Vec<(KeySet, u64)>,
+    was_indexed: bool,
+}
+
+impl Progress {
+    fn add(&mut self, keys: KeySet, count: u64, was_indexed: bool) {
+        self.was_indexed |= was_indexed;
+        match self.counts.iter_mut().find(|(of, _)| *of == keys) {
+            Some((_, sum)) => *sum += count,
+            None => self.counts.push((keys, count)),
+        }
+    }
+
+    /// Returns the count of the key set that had most members. During a resharding, each member is in both key sets, or
+    /// not copied yet.
+    fn count(&self) -> u64 {
+        self.counts.iter().map(|(_, count)| *count).max().unwrap_or_default()
+    }
+}
+
+impl Store {
+    /// Number of partitions that a request writes to at most, so that Redis runs other requests in between.
+    const PARTITIONS_PER_REQUEST: usize = 64;
+
+    /// Deletes `segment`, and counts its members that were seen after `cutoff` in the same atomic step of each partition.
+    /// Waits for replicas as [`WriteAcks`](crate::redis::WriteAcks) requires. Deletes its history and its change record
+    /// as well, unless `keeps_history` is true; keys of other programs stay.
+    ///
+    /// Redis unlinks the members in one step, whatever their number, and frees the memory in the background. Visits that
+    /// were acknowledged before the call are deleted. A visit that is recorded during the call may remain; one that is
+    /// recorded after it creates the segment again.
+    ///
+    /// A history that is sampled at the same time may remain, with this sample alone. Therefore it is deleted last: the
+    /// sampler finds no such segment by then, unless it has counted it already.
+    ///
+    /// A tombstone, if one is needed, expires after `retention`.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] if Redis didn't acknowledge all of it; any part may be deleted. [`Error::ForeignKey`] if the
+    /// segment's key holds a value of another program, which stays as it is.
+    pub async fn delete_segment(
+        &self,
+        segment: &SegmentName<'_>,
+        cutoff: Timestamp,
+        keeps_history: bool,
+        retention: Duration,
+    ) -> Result<DeletedSegment, Error> {
+        // A stale attempt has deleted the members of some partitions already.
+        let progress = Mutex::new(Progress::default());
+        let on_deleted = |keys, count, was_indexed| {
+            progress.lock().unwrap_or_else(PoisonError::into_inner).add(keys, count, was_indexed);
+        };
+        let on_deleted = &on_deleted;
+        self.with_layout(|known| async move {
+            if let Some(Resharding { to, phase: Phase::Backfill }) = known.layout.resharding() {
+                let tombstone = Tombstone::Segment(segment.clone());
+                if let Attempt::Stale = self.add_tombstones(&tombstone, to.all().collect(), retention, &known).await? {
+                    return Ok(Attempt::Stale);
+                }
+            }
+            // The key set that counts read is the last one. A concurrent visit that it keeps was written to the other
+            // one after the deletion there, unless it took longer to write than to delete.
+            let key_sets: Vec<_> = known.layout.written().collect();
+            for keys in key_sets.into_iter().rev() {
+                if let Attempt::Stale = self.delete_from(keys, segment, cutoff, &known, on_deleted).await? {
+                    return Ok(Attempt::Stale);
+                }
+            }
+            Ok(Attempt::Committed(()))
+        })
+        .await?;
+        if let Some(limit) = &self.segment_limit {
+            limit.forget(segment.as_str());
+        }
+        let progress = progress.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let has_history = !keeps_history && self.delete_history(segment).await?;
+        Ok(DeletedSegment {
+            is_known: progress.was_indexed || progress.count() > 0 || has_history,
+            count: progress.count(),
+        })
+    }
+
+    /// Deletes `segment` from all partitions of `keys`. Calls `on_deleted` with the count of each partition, and whether
+    /// its index had the name.
+    async fn delete_from(
+        &self,
+        keys: KeySet,
+        segment: &SegmentName<'_>,
+        cutoff: Timestamp,
+        known: &KnownLayout,
+        on_deleted: impl Fn(KeySet, u64, bool),
+    ) -> Result<Attempt<()>, Error> {
+        let (first, mut foreign, mut is_stale) = (scores_after(cutoff), None, false);
+        let mut remaining: Vec<_> = keys.all().collect();
+        loop {
+            let mut migrating = Vec::new();
+            for partitions in self.chunks_by_server(remaining).await? {
+                let deletions = partitions.iter().map(|partition| {
+                    (partition.slot(), self.segment_deletion(&known.layout, *partition, segment, &first))
+                });
+                // A repetition would count nobody.
+                let request = self.writes_to(&partitions, deletions).once();
+                let (answers, is_confirmed) = self.send_writes(request, known).await?;
+                is_stale |= !is_confirmed;
+                for (partition, answer) in partitions.into_iter().zip(answers) {
+                    match SegmentDeletion::parse(answer)? {
+                        SegmentDeletion::Deleted { count, was_indexed } => on_deleted(keys, count, was_indexed),
+                        SegmentDeletion::ForeignKey => foreign = Some(partition),
+                        SegmentDeletion::Stale => is_stale = true,
+                        SegmentDeletion::Migrating => migrating.push(partition),
+                    }
+                }
+            }
+            if is_stale {
+                return Ok(Attempt::Stale);
+            }
+            if migrating.is_empty() {
+                break;
+            }
+            tokio::time::sleep(Self::SLOT_PAUSE).await;
+            remaining = migrating;
+        }
+        match foreign {
+            Some(partition) => Err(self.foreign_key(self.key_names.segment(partition, segment.as_str()))),
+            None => Ok(Attempt::Committed(())),
+        }
+    }
+
+    /// Groups `partitions` by server, a request's worth at a time.
+    pub(super) async fn chunks_by_server(&self, partitions: Vec<Partition>) -> Result<Vec<Vec<Partition>>, Error> {
+        let servers = self.client.group_by_server(partitions, |partition: &Partition| partition.slot()).await?;
+        let chunks = servers.iter().flat_map(|partitions| partitions.chunks(Self::PARTITIONS_PER_REQUEST));
+        Ok(chunks.map(<[_]>::to_vec).collect())
+    }
+}

@@ -1,0 +1,129 @@
+//! Reconciling the old and the new key set of a resharding, for users and segments that were deleted in the meantime.
+//! [`tombstones`](super::tombstones) explains why.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ::redis::cmd;
+use futures_util::future::try_join_all;
+
+use super::deletion::REMOVE_UNLESS_LATER;
+use super::layout::{Attempt, KnownLayout};
+use super::partition::hash;
+use super::{Batch, Error, KeySet, Layout, MembersCursor, Partition, Store};
+use crate::domain::{SegmentName, Timestamp, UserId, Visit};
+use crate::redis::Request;
+
+/// A user and a segment.
+pub type UserInSegment = (UserId<'static>, SegmentName<'static>);
+
+impl Store {
+    /// Returns `user` with every segment that may contain the user in the key sets `old` or `new`.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] if Redis didn't answer.
+    pub async fn pairs_of_user(
+        &self,
+        old: KeySet,
+        new: KeySet,
+        user: &UserId<'static>,
+    ) -> Result<Vec<UserInSegment>, Error> {
+        let mut segments = BTreeSet::new();
+        for keys in [old, new] {
+            segments.extend(self.names_of(keys.of(hash(user.as_str()))).await?);
+        }
+        Ok(segments.into_iter().map(|segment| (user.clone(), segment)).collect())
+    }
+
+    /// Returns a page of the users of `segment` in `partition`, as [`Self::members`] does.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] if Redis didn't answer.
+    pub async fn pairs_of_segment(
+        &self,
+        partition: Partition,
+        segment: &SegmentName<'static>,
+        cursor: Option<&MembersCursor>,
+    ) -> Result<(Vec<UserInSegment>, Option<MembersCursor>), Error> {
+        let page = self.members(partition, segment, cursor).await?;
+        Ok((page.members.into_iter().map(|(user, _)| (user, segment.clone())).collect(), page.next))
+    }
+
+    /// Makes the key set `new` agree with `old` on whether and when each user of `pairs` was in the segment, while
+    /// visits are written to both and counts read `old`.
+    ///
+    /// Returns the pairs that it changed. The caller must repeat the call for them: a change may have removed a visit
+    /// that was written in the meantime, or copied one that was deleted in the meantime. It need not repeat the call for
+    /// the others, of which no copy was in flight.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] if Redis didn't answer. [`Error::LayoutChanged`] if `layout` is no longer in force.
+    pub async fn reconcile(
+        &self,
+        layout: &Layout,
+        old: KeySet,
+        new: KeySet,
+        pairs: Vec<UserInSegment>,
+    ) -> Result<Vec<UserInSegment>, Error> {
+        let known = KnownLayout::new(*layout);
+        let mut changed = Vec::new();
+        for pairs in pairs.chunks(Self::SEGMENTS_PER_REQUEST) {
+            // The old key set is read first. If it lacks a member, no visit acknowledged before wrote it, so the new
+            // key set may lose it. A visit acknowledged since then is in the old key set, and the next call copies it.
+            let expected = self.last_visits(old, pairs, &known).await?;
+            let actual = self.last_visits(new, pairs, &known).await?;
+            let (mut missing, mut removals) = (Batch::default(), Vec::new());
+            for ((pair, expected), actual) in pairs.iter().zip(expected).zip(actual) {
+                if expected == actual {
+                    continue;
+                }
+                changed.push(pair.clone());
+                let (user, segment) = pair;
+                if let Some(actual) = actual.filter(|actual| expected.is_none_or(|expected| expected < *actual)) {
+                    let target = new.of(hash(user.as_str()));
+                    let mut script = cmd("EVAL");
+                    script.arg(REMOVE_UNLESS_LATER).arg(1).arg(self.key_names.segment(target, segment.as_str()));
+                    script.arg(user.as_str()).arg(actual.as_score());
+                    removals.push((target.slot(), script));
+                }
+                if let Some(seen_at) = expected {
+                    missing.add(&Visit { user_id: user.clone(), segment: segment.clone(), seen_at });
+                }
+            }
+            for removed in self.client.send_by_server::<u64>(removals, Request::each).await? {
+                removed?;
+            }
+            if !missing.is_empty() {
+                self.copy(layout, new, &missing).await?;
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Returns for each of `pairs` the time of the last visit, in the key set `keys`.
+    async fn last_visits(
+        &self,
+        keys: KeySet,
+        pairs: &[UserInSegment],
+        known: &KnownLayout,
+    ) -> Result<Vec<Option<Timestamp>>, Error> {
+        let mut by_partition: BTreeMap<Partition, Vec<usize>> = BTreeMap::new();
+        for (index, (user, _)) in pairs.iter().enumerate() {
+            by_partition.entry(keys.of(hash(user.as_str()))).or_default().push(index);
+        }
+        let reads = by_partition.into_iter().map(|(partition, indices)| async move {
+            let of_partition = indices.iter().map(|index| (&pairs[*index].0, &pairs[*index].1));
+            match self.scores_in(partition, of_partition, known).await? {
+                Attempt::Committed(scores) => Ok(indices.into_iter().zip(scores)),
+                Attempt::Stale => Err(Error::LayoutChanged),
+            }
+        });
+        let mut times = vec![None; pairs.len()];
+        for (index, time) in try_join_all(reads).await?.into_iter().flatten() {
+            times[index] = time;
+        }
+        Ok(times)
+    }
+}
