@@ -157,12 +157,17 @@ impl<'a> Visit<'a> {
         seen_at: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<Self, FieldError> {
+        Ok(Self { user_id, segment, seen_at: Self::time_of_arrival(seen_at, now)? })
+    }
+
+    /// Returns the time of a visit that arrives at `now`.
+    pub(super) fn time_of_arrival(seen_at: Option<Timestamp>, now: Timestamp) -> Result<Timestamp, FieldError> {
         let seen_at = seen_at.unwrap_or(now);
         if seen_at > now + Self::MAX_CLOCK_SKEW {
             let detail = format!("is {seen_at}, more than 5 minutes ahead of this service's clock, {now}");
             return Err(FieldError::new("seen_at", detail));
         }
-        Ok(Self { user_id, segment, seen_at: seen_at.min(now) })
+        Ok(seen_at.min(now))
     }
 
     /// Copies borrowed parts.

@@ -8,11 +8,11 @@ use crate::ingest::{LineError, Report};
 /// The outcome of a batch.
 #[derive(Serialize, ToSchema)]
 pub struct BatchReport<'a> {
-    /// Visits that Redis has acknowledged.
+    /// Visits that Redis has acknowledged. A line with several segments has as many visits.
     accepted: u64,
     /// Visits older than the window, which were not stored.
     expired: u64,
-    /// Lines or array items that are not a valid visit.
+    /// Lines or array items that are not valid, each counted once, and visits to segments beyond the limit.
     rejected: u64,
     /// The first 100 errors.
     #[schema(max_items = 100)]

@@ -28,6 +28,7 @@ mod paths;
 mod pictures;
 mod segment_page;
 mod segments;
+mod several_segments;
 mod users;
 mod visits;
 mod window;

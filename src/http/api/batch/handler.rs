@@ -44,6 +44,9 @@ schemas::schema_type!(
 /// number, and the batch continues. If no line is valid, the status is 422. After 10,000 rejected lines in a row, or if
 /// most of 100,000 were rejected, the batch is aborted with 422. An empty body or `[]` is 200 with nothing accepted.
 ///
+/// A visit with `segments` counts as one visit for each name in `accepted` and `expired`. If it is not valid, none of them
+/// is written, and `rejected` counts it once. An error of a name has the field `segments[0]`, `segments[1]`, ...
+///
 /// If a batch is aborted, the problem says how far it came, as `done_through_line`. A token that expires or is revoked
 /// during a stream aborts it. Repeating a part of a batch is harmless if its visits have a `seen_at`. The body may be
 /// compressed with gzip (`content-encoding: gzip` or `x-gzip`), by a factor of at most 200.
@@ -54,12 +57,12 @@ schemas::schema_type!(
     tag = "visits",
     request_body(
         description = "An array of up to 1,000 visits and 1 MiB, or one visit per line without a limit on their number. A visit \
-                       takes at most 16 KiB. Lines are written while they arrive.",
+                       takes at most 16 KiB, and may have up to 100 `segments`. Lines are written while they arrive.",
         content(
             (Visits = "application/json", examples(
                 ("array" = (summary = "An array", value = json!([
                     { "user_id": "u104010", "segment": "sports" },
-                    { "user_id": "u104011", "segment": "news", "seen_at": "2024-05-01T10:00:00Z" },
+                    { "user_id": "u104011", "segments": ["news", "weather"], "seen_at": "2024-05-01T10:00:00Z" },
                 ]))),
             )),
             (Lines = "application/x-ndjson", examples(
@@ -164,7 +167,7 @@ impl From<Aborted> for Incomplete {
 
 async fn feed_array(ingest: &mut Ingest, visits: &[&RawValue], now: Timestamp) -> std::result::Result<(), Incomplete> {
     for (number, visit) in (1..).zip(visits) {
-        ingest.feed_visit(number, visit.get().as_bytes(), now).await?;
+        ingest.feed_object(number, visit.get().as_bytes(), now).await?;
     }
     Ok(())
 }
