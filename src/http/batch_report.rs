@@ -19,6 +19,10 @@ pub struct BatchReport<'a> {
     errors: Vec<LineErrorDocument<'a>>,
     /// Whether there were more errors.
     errors_truncated: bool,
+    /// True if `dry_run=true` asked to validate only: nothing was written, and `accepted` counts valid visits.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    dry_run: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(ignore)]
     done_through_line: Option<u64>,
@@ -53,6 +57,7 @@ impl<'a> BatchReport<'a> {
             rejected: report.rejected,
             errors: report.errors.iter().map(document).collect(),
             errors_truncated: report.errors_truncated,
+            dry_run: report.dry_run,
             done_through_line: None,
         }
     }

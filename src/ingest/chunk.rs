@@ -15,6 +15,8 @@ pub(super) struct Chunk {
     pub(super) origins: Origins,
     /// The last line that was read, with or without a visit.
     pub(super) last_line: u64,
+    /// Whether lines are only validated. The chunk then stays empty.
+    pub(super) is_dry_run: bool,
 }
 
 /// A chunk and the outcome of its visits.
@@ -56,7 +58,7 @@ impl Chunk {
 
     /// Takes the visits. The last line stays.
     pub(super) fn take(&mut self) -> Self {
-        let empty = Self { last_line: self.last_line, ..Self::default() };
+        let empty = Self { last_line: self.last_line, is_dry_run: self.is_dry_run, ..Self::default() };
         std::mem::replace(self, empty)
     }
 
@@ -70,9 +72,9 @@ impl Chunk {
         now: Timestamp,
     ) -> LineKind {
         self.last_line = number;
-        let metrics = &estimator.metrics().visits;
+        let metrics = (!self.is_dry_run).then(|| &estimator.metrics().visits);
         let Some(text) = text else {
-            metrics.rejected("too_long");
+            metrics.inspect(|metrics| metrics.rejected("too_long"));
             report.reject_too_long(number, Self::MAX_LINE_BYTES);
             return LineKind::Rejected;
         };
@@ -83,8 +85,10 @@ impl Chunk {
             Ok(visits) => {
                 let count = visits.segments.as_slice().len() as u64;
                 if estimator.is_expired(visits.seen_at, now) {
-                    metrics.expired(count);
+                    metrics.inspect(|metrics| metrics.expired(count));
                     report.expired += count;
+                } else if self.is_dry_run {
+                    report.accepted += count;
                 } else {
                     self.batch.add_all(&visits);
                     self.origins.add(number, &visits.segments);
@@ -92,7 +96,7 @@ impl Chunk {
                 LineKind::Visits(count)
             }
             Err(error) => {
-                metrics.rejected(error.kind());
+                metrics.inspect(|metrics| metrics.rejected(error.kind()));
                 report.reject(number, error);
                 LineKind::Rejected
             }

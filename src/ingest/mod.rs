@@ -64,6 +64,15 @@ impl Ingest {
         }
     }
 
+    /// Only validates the batch if `is_dry_run`: writes nothing, and reports the valid visits as accepted. The metrics of
+    /// visits don't change.
+    #[must_use]
+    pub fn with_dry_run(mut self, is_dry_run: bool) -> Self {
+        self.chunk.is_dry_run = is_dry_run;
+        self.outcome.report.dry_run = is_dry_run;
+        self
+    }
+
     /// Ingests the lines that `piece` of a stream completes, each with visits in JSON that arrive at `now`. Reports
     /// invalid lines and continues. Skips blank lines. Returns the number of lines.
     ///

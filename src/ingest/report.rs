@@ -21,6 +21,8 @@ pub struct Report {
     pub errors_truncated: bool,
     /// Every line up to this one was written, expired or permanently rejected. A retry may start after it.
     pub done_through_line: u64,
+    /// Whether the batch was only validated. `accepted` then counts valid visits, which were not written.
+    pub dry_run: bool,
 }
 
 /// A mistake in a line.

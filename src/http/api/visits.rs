@@ -6,8 +6,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
-use utoipa::ToSchema;
 use utoipa::openapi::Object;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::domain::{Segments, Timestamp, Visit, Visits, visit_json};
 use crate::estimator::{Estimator, Recorded};
@@ -16,10 +16,28 @@ use crate::http::errors;
 use crate::http::extract::auth::{Authorized, Write};
 use crate::http::extract::body::VisitBody;
 use crate::http::extract::prefer::{PREFERENCE_APPLIED, RETURN_REPRESENTATION, WantsRepresentation};
+use crate::http::extract::query::{Parameters, QueryParams, StrictQuery};
 use crate::http::json::json;
 use crate::http::problem::Result;
 use crate::http::state::AppState;
 use crate::store;
+
+/// The query parameters of a visit.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct VisitQuery {
+    /// `true` validates the visit and writes nothing. The answer is that of a visit. False by default.
+    #[param(inline, value_type = Option<schemas::Flag>, example = false)]
+    dry_run: bool,
+}
+
+impl QueryParams for VisitQuery {
+    const NAMES: &'static [&'static str] = &["dry_run"];
+
+    fn parse(query: &Parameters, _: &AppState) -> Result<Self> {
+        Ok(Self { dry_run: query.flag("dry_run")? })
+    }
+}
 
 /// The outcome of a visit.
 #[derive(Serialize, ToSchema)]
@@ -27,6 +45,10 @@ struct RecordedVisit {
     /// `accepted` if Redis has acknowledged the visit; `expired` if it is older than the window and was not stored.
     #[schema(schema_with = result_schema)]
     result: &'static str,
+    /// True if `dry_run=true` asked to validate only. Nothing was written then.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    dry_run: bool,
     /// The user.
     #[schema(schema_with = schemas::user_id)]
     user_id: String,
@@ -50,13 +72,13 @@ fn result_schema() -> Object {
 
 impl RecordedVisit {
     /// Returns the outcome of `visits` before it is known: they are accepted.
-    fn of(visits: &Visits<'_>) -> Self {
+    fn of(visits: &Visits<'_>, dry_run: bool) -> Self {
         let (segment, segments) = match &visits.segments {
             Segments::One(name) => (Some(name.to_string()), None),
             Segments::List(names) => (None, Some(names.iter().map(ToString::to_string).collect())),
         };
         let (user_id, seen_at) = (visits.user_id.as_str().to_owned(), visits.seen_at.to_string());
-        Self { result: "accepted", user_id, segment, segments, seen_at }
+        Self { result: "accepted", dry_run, user_id, segment, segments, seen_at }
     }
 }
 
@@ -77,7 +99,7 @@ impl RecordedVisit {
     path = "/segments",
     operation_id = "record_visit",
     tag = "visits",
-    params((
+    params(VisitQuery, (
         "prefer" = inline(Option<String>),
         Header,
         description = "`return=representation` asks for the outcome of the visit. Other preferences are ignored.",
@@ -112,17 +134,23 @@ impl RecordedVisit {
 pub async fn record(
     _: Authorized<Write>,
     State(state): State<Arc<AppState>>,
+    StrictQuery(VisitQuery { dry_run }): StrictQuery<VisitQuery>,
     WantsRepresentation(wants_representation): WantsRepresentation,
     VisitBody(body): VisitBody,
 ) -> Result<Response> {
     let now = state.synced_now().await?;
-    let visits = visit_json::parse(&body, now);
-    let visits = visits.inspect_err(|error| state.metrics.visits.rejected(error.kind()))?.into_owned();
+    let visits = visit_json::parse(&body, now).inspect_err(|error| {
+        if !dry_run {
+            state.metrics.visits.rejected(error.kind());
+        }
+    });
+    let visits = visits?.into_owned();
     // While the visits wait for Redis, the connection can reuse its read buffer, which the body is a part of.
     drop(body);
     // Boxed, as the visits to several segments are: keeps them out of the futures of most visits.
-    let shown = wants_representation.then(|| Box::new(RecordedVisit::of(&visits)));
+    let shown = wants_representation.then(|| Box::new(RecordedVisit::of(&visits, dry_run)));
     let recorded = match visits {
+        visits if dry_run => validated(&state.estimator, &visits, now),
         Visits { user_id, segments: Segments::One(segment), seen_at } => {
             state.estimator.record(Visit { user_id, segment, seen_at }, now).await?
         }
@@ -133,6 +161,11 @@ pub async fn record(
         shown.result = "expired";
     }
     Ok(([(PREFERENCE_APPLIED, RETURN_REPRESENTATION)], json(&*shown)).into_response())
+}
+
+/// Returns the outcome that `visits` would have.
+fn validated(estimator: &Estimator, visits: &Visits<'_>, now: Timestamp) -> Recorded {
+    if estimator.is_expired(visits.seen_at, now) { Recorded::Expired } else { Recorded::Accepted }
 }
 
 /// Records the visits to a list of segments.

@@ -11,6 +11,7 @@ mod count;
 mod counts;
 mod csv;
 mod docs;
+mod dry_run;
 mod finding;
 mod health;
 mod histogram;

@@ -35,6 +35,7 @@ schema_type!(SegmentOrder = one_of(["-change", "change", "count", "name", "new"]
 schema_type!(AudienceSegments = segments(1, Overlaps::MAX_SEGMENTS));
 schema_type!(OverlapSegments = segments(Overlaps::MIN_SEGMENTS, Overlaps::MAX_SEGMENTS));
 
+schema_type!(Flag = ObjectBuilder::new().schema_type(Type::Boolean).default(Some(false.into())));
 schema_type!(Visit = visit());
 
 /// Returns the schema of a visit to one segment, or to several.
