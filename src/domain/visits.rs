@@ -10,7 +10,7 @@ pub enum Segments<'a> {
     /// The member `segment`. Nearly all visits have it, and it needs no allocation.
     One(SegmentName<'a>),
     /// The member `segments`: 1 to [`Self::MAX`] names, which may be repeated.
-    List(Vec<SegmentName<'a>>),
+    List(Box<[SegmentName<'a>]>),
 }
 
 impl<'a> Segments<'a> {

@@ -62,7 +62,7 @@ mod tests {
         let mut origins = Origins::default();
         assert!(origins.is_empty());
         for (line, names) in [(1, None), (2, Some(2)), (3, Some(1)), (5, None), (6, Some(3))] {
-            let list = |names| Segments::List(vec![name(); names]);
+            let list = |names| Segments::List(vec![name(); names].into());
             origins.add(line, &names.map_or_else(|| Segments::One(name()), list));
         }
         assert_eq!(origins.lines(), [1, 2, 2, 3, 5, 6, 6, 6]);

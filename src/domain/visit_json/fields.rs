@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
+use super::value::{FieldValue, ListValue};
 use crate::domain::{FieldError, SegmentName, Segments, Timestamp};
 
 /// The limit on the errors of one kind: the answer must not be a multiple of the request.
@@ -15,7 +16,8 @@ const MAX_ERRORS: usize = 10;
 pub(super) struct RawFields<'de> {
     pub(super) user_id: Option<FieldValue<'de>>,
     pub(super) segment: Option<FieldValue<'de>>,
-    pub(super) segments: Option<FieldValue<'de>>,
+    /// Boxed: few visits have it.
+    pub(super) segments: Option<Box<ListValue<'de>>>,
     pub(super) seen_at: Option<FieldValue<'de>>,
     pub(super) errors: Vec<FieldError>,
 }
@@ -39,30 +41,6 @@ fn truncated(mut name: String) -> String {
     name
 }
 
-/// The value of a field, or only its kind if no field takes it.
-pub(super) enum FieldValue<'de> {
-    Null,
-    Text(Cow<'de, str>),
-    Number(f64),
-    Boolean,
-    /// The first items, up to one more than a list may have. Only `segments` keeps them.
-    Array(Box<[FieldValue<'de>]>),
-    Object,
-}
-
-impl FieldValue<'_> {
-    pub(super) fn kind(&self) -> &'static str {
-        match self {
-            Self::Null => "null",
-            Self::Text(_) => "a string",
-            Self::Number(_) => "a number",
-            Self::Boolean => "a boolean",
-            Self::Array(_) => "an array",
-            Self::Object => "an object",
-        }
-    }
-}
-
 /// Returns the text of a required field.
 pub(super) fn text<'de>(field: &'static str, value: Option<FieldValue<'de>>) -> Result<Cow<'de, str>, FieldError> {
     match value {
@@ -75,27 +53,31 @@ pub(super) fn text<'de>(field: &'static str, value: Option<FieldValue<'de>>) -> 
 /// Returns the names of `segment` or of `segments`, one of which is required. Null is the same as a missing field.
 pub(super) fn segments<'de>(
     segment: Option<FieldValue<'de>>,
-    segments: Option<FieldValue<'de>>,
+    segments: Option<Box<ListValue<'de>>>,
 ) -> Result<Segments<'de>, Vec<FieldError>> {
-    let is_given = |value: &FieldValue<'_>| !matches!(value, FieldValue::Null);
-    match (segment.filter(is_given), segments.filter(is_given)) {
-        (segment @ Some(_), None) => {
-            let name = text("segment", segment).and_then(SegmentName::parse);
-            name.map(Segments::One).map_err(|error| vec![error])
-        }
-        (None, Some(FieldValue::Array(items))) => list(items).map(Segments::List),
-        (segment, segments) => Err(vec![match (segment, segments) {
-            (None, None) => FieldError::new("segment", "is required, or segments"),
-            (None, Some(other)) => {
-                FieldError::new("segments", format!("must be an array of strings, not {}", other.kind()))
-            }
-            (Some(_), _) => FieldError::new("segments", "is given together with segment; a visit has one of them"),
-        }]),
+    let list = match segments.map(|segments| *segments) {
+        None | Some(ListValue { value: FieldValue::Null, .. }) => return one(segment),
+        Some(list) => list,
+    };
+    let mistake = |detail: String| Err(vec![FieldError::new("segments", detail)]);
+    match (segment, list.value) {
+        (None | Some(FieldValue::Null), FieldValue::Array) => names(list.items).map(Segments::List),
+        (None | Some(FieldValue::Null), other) => mistake(format!("must be an array of strings, not {}", other.kind())),
+        (Some(_), _) => mistake("is given together with segment; a visit has one of them".to_owned()),
     }
 }
 
+/// Returns the name of `segment`.
+fn one(segment: Option<FieldValue<'_>>) -> Result<Segments<'_>, Vec<FieldError>> {
+    if matches!(segment, None | Some(FieldValue::Null)) {
+        return Err(vec![FieldError::new("segment", "is required, or segments")]);
+    }
+    let name = text("segment", segment).and_then(SegmentName::parse);
+    name.map(Segments::One).map_err(|error| vec![error])
+}
+
 /// Returns the names of a list.
-fn list(items: Box<[FieldValue<'_>]>) -> Result<Vec<SegmentName<'_>>, Vec<FieldError>> {
+fn names(items: Vec<FieldValue<'_>>) -> Result<Box<[SegmentName<'_>]>, Vec<FieldError>> {
     if items.is_empty() || items.len() > Segments::MAX {
         let why = match items.len() {
             0 => "must not be empty".to_owned(),
@@ -117,7 +99,7 @@ fn list(items: Box<[FieldValue<'_>]>) -> Result<Vec<SegmentName<'_>>, Vec<FieldE
             break;
         }
     }
-    if errors.is_empty() { Ok(names) } else { Err(errors) }
+    if errors.is_empty() { Ok(names.into()) } else { Err(errors) }
 }
 
 /// Returns the time of an optional field.
@@ -149,6 +131,9 @@ enum Field {
     Unknown(String),
 }
 
+/// The mistake of a field that is repeated.
+const REPEATED: &str = "is given more than once";
+
 impl<'de> Deserialize<'de> for RawFields<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Fields;
@@ -163,11 +148,16 @@ impl<'de> Deserialize<'de> for RawFields<'de> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut raw = RawFields::default();
                 while let Some(field) = map.next_key()? {
-                    let (name, slot, keeps_items) = match field {
-                        Field::UserId => ("user_id", &mut raw.user_id, false),
-                        Field::Segment => ("segment", &mut raw.segment, false),
-                        Field::Segments => ("segments", &mut raw.segments, true),
-                        Field::SeenAt => ("seen_at", &mut raw.seen_at, false),
+                    let (name, slot) = match field {
+                        Field::UserId => ("user_id", &mut raw.user_id),
+                        Field::Segment => ("segment", &mut raw.segment),
+                        Field::SeenAt => ("seen_at", &mut raw.seen_at),
+                        Field::Segments => {
+                            if raw.segments.replace(map.next_value()?).is_some() {
+                                raw.push_error(FieldError::new("segments", REPEATED));
+                            }
+                            continue;
+                        }
                         Field::Unknown(name) => {
                             map.next_value::<IgnoredAny>()?;
                             let detail =
@@ -176,8 +166,8 @@ impl<'de> Deserialize<'de> for RawFields<'de> {
                             continue;
                         }
                     };
-                    if slot.replace(map.next_value_seed(AnyValue { keeps_items })?).is_some() {
-                        raw.push_error(FieldError::new(name, "is given more than once"));
+                    if slot.replace(map.next_value()?).is_some() {
+                        raw.push_error(FieldError::new(name, REPEATED));
                     }
                 }
                 Ok(raw)
@@ -185,79 +175,5 @@ impl<'de> Deserialize<'de> for RawFields<'de> {
         }
 
         deserializer.deserialize_map(Fields)
-    }
-}
-
-impl<'de> Deserialize<'de> for FieldValue<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        AnyValue { keeps_items: false }.deserialize(deserializer)
-    }
-}
-
-/// Reads a [`FieldValue`]. Skips what it doesn't keep without recursion.
-#[derive(Clone, Copy)]
-struct AnyValue {
-    /// Whether the items of an array are kept.
-    keeps_items: bool,
-}
-
-impl<'de> DeserializeSeed<'de> for AnyValue {
-    type Value = FieldValue<'de>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for AnyValue {
-    type Value = FieldValue<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(FieldValue::Null)
-    }
-
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(FieldValue::Text(Cow::Borrowed(text)))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(FieldValue::Text(Cow::Owned(text.to_owned())))
-    }
-
-    fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
-        Ok(FieldValue::Number(number as f64))
-    }
-
-    fn visit_i64<E>(self, number: i64) -> Result<Self::Value, E> {
-        Ok(FieldValue::Number(number as f64))
-    }
-
-    fn visit_f64<E>(self, number: f64) -> Result<Self::Value, E> {
-        Ok(FieldValue::Number(number))
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(FieldValue::Boolean)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut items = Vec::new();
-        while self.keeps_items && items.len() <= Segments::MAX {
-            match seq.next_element_seed(Self { keeps_items: false })? {
-                Some(item) => items.push(item),
-                None => return Ok(FieldValue::Array(items.into())),
-            }
-        }
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(FieldValue::Array(items.into()))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(FieldValue::Object)
     }
 }

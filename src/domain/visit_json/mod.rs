@@ -7,6 +7,7 @@
 mod error;
 mod fields;
 mod raw_visits;
+mod value;
 
 use std::str::Utf8Error;
 
@@ -14,8 +15,9 @@ use serde::de::IgnoredAny;
 use serde_json::error::Category;
 
 pub use self::error::VisitError;
-use self::fields::{FieldValue, RawFields};
+use self::fields::RawFields;
 pub use self::raw_visits::RawVisits;
+use self::value::FieldValue;
 use super::{Timestamp, Visits};
 
 /// Parses visits that arrive at `now`. With one invalid name, all are invalid, so that a caller can correct the name and

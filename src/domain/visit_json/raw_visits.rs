@@ -6,7 +6,8 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::error::VisitError;
-use super::fields::{self, FieldValue, RawFields};
+use super::fields::{self, RawFields};
+use super::value::FieldValue;
 use crate::domain::{FieldError, Segments, Timestamp, UserId, Visits};
 
 /// Visits as they were sent, whose time was not yet compared with a clock.
