@@ -202,6 +202,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
+    use super::chunk::LineKind;
     use super::*;
     use crate::domain::Window;
     use crate::redis::{Client, Limits, RedisUrl};
@@ -237,6 +238,21 @@ mod tests {
             }
             assert!(polls.get() >= 3, "{line:?}: others were polled {} times", polls.get());
         }
+    }
+
+    #[tokio::test]
+    async fn a_chunk_exceeds_its_size_by_less_than_a_list() {
+        let mut ingest = ingest();
+        let line = format!("{{\"user_id\":\"u1\",\"segments\":[\"s\"{}]}}", ",\"s\"".repeat(99));
+        for number in 1.. {
+            let Ingest { estimator, chunk, outcome, .. } = &mut ingest;
+            let kind = chunk.add_line(estimator, &mut outcome.report, number, Some(line.as_bytes()), NOW);
+            assert_eq!(kind, LineKind::Visits(100));
+            if ingest.chunk.is_full() {
+                break;
+            }
+        }
+        assert_eq!(ingest.chunk.origins.len(), 8_200);
     }
 
     #[tokio::test]
