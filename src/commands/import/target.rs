@@ -6,6 +6,7 @@ use super::delivery::{DeliveryFailure, DeliveryResult};
 use super::state::State;
 use super::witnesses::Witnesses;
 use crate::commands::progress::Progress;
+use crate::domain::Window;
 use crate::estimator::Estimator;
 use crate::estimator::clock::Clock;
 use crate::ingest::{LineError, Origins};
@@ -17,6 +18,8 @@ use crate::store::{self, Batch};
 pub(super) enum Target {
     Redis(Estimator),
     Service(Service),
+    /// None, in a dry run. Visits outside the window have expired.
+    Nowhere(Window),
 }
 
 impl Target {
@@ -37,6 +40,7 @@ impl Target {
         match self {
             Self::Redis(estimator) => estimator.sync_clock(clock).await.map(drop).map_err(|error| cannot_serve(&error)),
             Self::Service(service) => service.check_reachable().await,
+            Self::Nowhere(_) => Ok(()),
         }
     }
 
@@ -57,6 +61,10 @@ impl Target {
                 Ok(())
             }
             Self::Service(_) => Ok(()),
+            Self::Nowhere(_) => {
+                progress.println("dry run: no visit is written");
+                Ok(())
+            }
         }
     }
 
@@ -81,6 +89,7 @@ impl Target {
         match self {
             Self::Redis(estimator) => Encoding::Batch(clock.clone(), estimator.window()),
             Self::Service(_) => Encoding::Lines,
+            Self::Nowhere(window) => Encoding::Batch(clock.clone(), *window),
         }
     }
 
@@ -92,6 +101,7 @@ impl Target {
                 (Self::VISITS_PER_PARTITION * partitions).clamp(Self::MIN_REDIS_CHUNK, Self::MAX_REDIS_CHUNK)
             }
             Self::Service(_) => Self::SERVICE_CHUNK,
+            Self::Nowhere(_) => Self::MIN_REDIS_CHUNK,
         }
     }
 
@@ -103,6 +113,9 @@ impl Target {
         match (self, &chunk.visits) {
             (Self::Redis(estimator), EncodedVisits::Batch(batch)) => write(estimator, batch, &chunk.origins).await,
             (Self::Service(service), EncodedVisits::Lines(text)) => service.post(text, &chunk.origins).await,
+            (Self::Nowhere(_), _) => {
+                Ok(DeliveryResult { accepted: chunk.origins.len() as u64, ..DeliveryResult::default() })
+            }
             _ => unreachable!("a chunk is encoded for its target"),
         }
     }

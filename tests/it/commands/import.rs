@@ -225,6 +225,38 @@ async fn import_names_the_segment_of_a_list_that_is_rejected(#[case] by_service:
 }
 
 #[rstest]
+#[case::ndjson(
+    "visits",
+    "{\"user_id\":\"u1\",\"segments\":[\"s1\",\"s2\"]}\n{\"user_id\":\"\",\"segment\":\"s1\"}\n\
+    {\"user_id\":\"u2\",\"segment\":\"s1\",\"seen_at\":1}\n"
+)]
+#[case::csv("visits.csv", "user_id,segment,seen_at\nu1,s1,2001-09-09\nu1,s1,1\n")]
+fn import_with_dry_run_validates_without_redis(#[case] name: &str, #[case] text: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join(name), text).unwrap();
+    // The state of an earlier import stays.
+    let state = folder.path().join(format!("{name}.import"));
+    fs::write(&state, "a state").unwrap();
+    // No Redis listens there.
+    let arguments = [name, "--dry-run", "--errors", "errors", "--redis-url", "redis://127.0.0.1:1"];
+    let (succeeded, stderr) = outcome(&mut import(folder.path(), &arguments));
+    assert!(!succeeded);
+    let lines: Vec<_> = stderr.lines().collect();
+    let (accepted, line, field) = if name == "visits" { (2, 2, "user_id") } else { (0, 2, "seen_at") };
+    assert_eq!(lines[0], "dry run: no visit is written");
+    assert!(lines[1].starts_with(&format!("{accepted} accepted, 1 expired, 1 rejected; ")), "{stderr}");
+    assert_eq!(lines[2..], ["segment-estimator: 1 line was rejected; see errors"]);
+    let error: Value = serde_json::from_str(&fs::read_to_string(folder.path().join("errors")).unwrap()).unwrap();
+    assert_eq!((&error["line"], &error["field"]), (&line.into(), &field.into()), "{error}");
+    assert_eq!(fs::read_to_string(state).unwrap(), "a state");
+
+    fs::write(folder.path().join(name), text.lines().next().unwrap()).unwrap();
+    let (succeeded, stderr) = outcome(&mut import(folder.path(), &[name, "--dry-run"]));
+    assert!(succeeded && stderr.contains(", 0 rejected; "), "{stderr}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3, "a data folder was created");
+}
+
+#[rstest]
 #[case::errors_into_the_input(&["--errors", "visits"], "--errors: visits is already in use; choose another file")]
 #[case::errors_by_another_path(&["--errors", "./visits"], "--errors: ./visits is already in use; choose another file")]
 #[case::state_into_the_input(&["--state", "visits"], "--state: visits is already in use; choose another file")]
