@@ -5,8 +5,10 @@ mod counted;
 mod time;
 mod visit;
 pub mod visit_json;
+mod visits;
 
 pub(crate) use self::counted::counted;
 pub(crate) use self::time::parse_duration;
 pub use self::time::{Timestamp, Window};
 pub use self::visit::{FieldError, SegmentName, UserId, Visit};
+pub use self::visits::{Segments, Visits};

@@ -157,8 +157,12 @@ impl<'a> Visit<'a> {
         seen_at: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<Self, FieldError> {
-        let seen_at = seen_at.map_or(Ok(now), |seen_at| Self::not_ahead("seen_at", seen_at, now))?;
-        Ok(Self { user_id, segment, seen_at })
+        Ok(Self { user_id, segment, seen_at: Self::time_of_arrival(seen_at, now)? })
+    }
+
+    /// Returns the time of a visit that arrives at `now`.
+    pub(super) fn time_of_arrival(seen_at: Option<Timestamp>, now: Timestamp) -> Result<Timestamp, FieldError> {
+        seen_at.map_or(Ok(now), |seen_at| Self::not_ahead("seen_at", seen_at, now))
     }
 
     /// Returns the `time` that a sender reports at `now`. One that is up to [`Self::MAX_CLOCK_SKEW`] ahead is clamped to

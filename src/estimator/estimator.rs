@@ -11,7 +11,7 @@ use super::clock::{Clock, ClockSync};
 use super::error::{Error, TooMany};
 use super::group_commit::{GroupCommit, Shard};
 use super::lists::{ConcurrencyLimit, Rankings};
-use crate::domain::{SegmentName, Timestamp, Visit, Window};
+use crate::domain::{SegmentName, Timestamp, UserId, Visit, Visits, Window};
 use crate::redis;
 use crate::store::diagnostics::Eviction;
 use crate::store::{self, Batch, Layout, Partitions, Store, WriteOutcome, shard_of};
@@ -160,26 +160,51 @@ impl Estimator {
     /// A [`store::Error`] if Redis didn't acknowledge the visit. It may have been written.
     pub async fn record(&self, visit: Visit<'_>, now: Timestamp) -> Result<Recorded, store::Error> {
         let metrics = &self.metrics().visits;
-        if self.is_expired(&visit, now) {
-            metrics.expired();
+        if self.is_expired(visit.seen_at, now) {
+            metrics.expired(1);
             return Ok(Recorded::Expired);
         }
         // The caller may stop waiting. The outcome of its visit is then unknown.
-        let abandoned = scopeguard::guard((), |()| metrics.abandoned());
-        // Until the number of partitions is known, all visits share a shard.
-        let partitions = self.store.partitions().unwrap_or(Partitions::ONE);
-        let shard = Shard { index: shard_of(&visit.user_id, partitions), count: partitions.count() };
-        let written = self.visits.submit(shard, visit.into_owned()).await;
+        let abandoned = scopeguard::guard((), |()| metrics.abandoned(1));
+        let written = self.visits.submit(self.shard_of(&visit.user_id), visit.into_owned()).await;
         ScopeGuard::into_inner(abandoned);
+        self.measured(written)
+    }
+
+    /// Records `visits` together, as [`Self::record`] does each of them. Returns their results, in the order of their
+    /// segments.
+    pub async fn record_all(&self, visits: &Visits<'_>, now: Timestamp) -> Vec<Result<Recorded, store::Error>> {
+        let metrics = &self.metrics().visits;
+        let Visits { user_id, segments, seen_at } = visits;
+        let count = segments.as_slice().len();
+        if self.is_expired(*seen_at, now) {
+            metrics.expired(count as u64);
+            return vec![Ok(Recorded::Expired); count];
+        }
+        let abandoned = scopeguard::guard((), |()| metrics.abandoned(count as u64));
+        let written = self.visits.submit_all(self.shard_of(user_id), visits.each().collect()).await;
+        ScopeGuard::into_inner(abandoned);
+        written.into_iter().map(|written| self.measured(written)).collect()
+    }
+
+    /// Returns the shard of a user's visits. Until the number of partitions is known, all share one.
+    fn shard_of(&self, user_id: &UserId<'_>) -> Shard {
+        let partitions = self.store.partitions().unwrap_or(Partitions::ONE);
+        Shard { index: shard_of(user_id, partitions), count: partitions.count() }
+    }
+
+    /// Updates the metrics for a visit that Redis was asked to write.
+    fn measured(&self, written: Result<(), store::Error>) -> Result<Recorded, store::Error> {
+        let metrics = &self.metrics().visits;
         written.inspect_err(|error| measure_failure(metrics, error))?;
         metrics.accepted(1);
         Ok(Recorded::Accepted)
     }
 
-    /// Returns whether `visit` lies outside the window at `now`, so that it need not be written.
+    /// Returns whether a visit of this time lies outside the window at `now`, so that it need not be written.
     #[must_use]
-    pub fn is_expired(&self, visit: &Visit<'_>, now: Timestamp) -> bool {
-        visit.seen_at <= self.window.cutoff(now)
+    pub fn is_expired(&self, seen_at: Timestamp, now: Timestamp) -> bool {
+        seen_at <= self.window.cutoff(now)
     }
 
     /// Returns the number of partitions, or `None` before the layout is known.

@@ -8,17 +8,21 @@ use crate::ingest::{LineError, Report};
 /// The outcome of a batch.
 #[derive(Serialize, ToSchema)]
 pub struct BatchReport<'a> {
-    /// Visits that Redis has acknowledged.
+    /// Visits that Redis has acknowledged. A line with several segments has as many visits.
     accepted: u64,
     /// Visits older than the window, which were not stored.
     expired: u64,
-    /// Lines or array items that are not a valid visit.
+    /// Lines or array items that are not valid, each counted once, and visits to segments beyond the limit.
     rejected: u64,
     /// The first 100 errors.
     #[schema(max_items = 100)]
     errors: Vec<LineErrorDocument<'a>>,
     /// Whether there were more errors.
     errors_truncated: bool,
+    /// True if `dry_run=true` asked to validate only: nothing was written, and `accepted` counts valid visits.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    dry_run: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(ignore)]
     done_through_line: Option<u64>,
@@ -53,6 +57,7 @@ impl<'a> BatchReport<'a> {
             rejected: report.rejected,
             errors: report.errors.iter().map(document).collect(),
             errors_truncated: report.errors_truncated,
+            dry_run: report.dry_run,
             done_through_line: None,
         }
     }

@@ -1,5 +1,7 @@
 //! Conversions from the errors of the other rooms into problems.
 
+use std::borrow::Cow;
+
 use axum::http::HeaderValue;
 
 use super::problem::{Problem, ProblemKind};
@@ -33,11 +35,8 @@ impl From<store::Error> for Problem {
                 "Nothing was written: the visit would create a segment beyond the maximum of {max}. Correct the segment's name, \
                  or have the operator raise max_segments. Empty segments don't count."
             );
-            let why = FieldError::new(
-                "segment",
-                format!("would be new, and the maximum number of segments, {max}, is reached"),
-            );
-            return Self::new(ProblemKind::TooManySegments, detail).with_errors(vec![why]).with_cause(error);
+            let errors = vec![over_limit("segment", max)];
+            return Self::new(ProblemKind::TooManySegments, detail).with_errors(errors).with_cause(error);
         }
         let detail = match error {
             store::Error::ForeignKey(_) => {
@@ -68,6 +67,24 @@ impl From<store::Error> for Problem {
         };
         Self::new(ProblemKind::Unavailable, detail).with_cause(error)
     }
+}
+
+/// Returns the problem of a visit to several segments. Those that are `fields` of the request would be beyond the maximum
+/// of `max` segments, and the visits to the others are recorded.
+pub fn too_many_segments(max: u64, fields: impl IntoIterator<Item = Cow<'static, str>>) -> Problem {
+    let detail = format!(
+        "No visit to the segments in errors was written: each would be new, beyond the maximum of {max}. The visits to the other \
+         segments of the request are recorded. Correct the names, or have the operator raise max_segments. Empty segments don't \
+         count."
+    );
+    let errors = fields.into_iter().map(|field| over_limit(field, max)).collect();
+    Problem::new(ProblemKind::TooManySegments, detail)
+        .with_errors(errors)
+        .with_cause(store::Error::TooManySegments(max))
+}
+
+fn over_limit(field: impl Into<Cow<'static, str>>, max: u64) -> FieldError {
+    FieldError::new(field, format!("would be new, and the maximum number of segments, {max}, is reached"))
 }
 
 impl From<EstimatorError> for Problem {

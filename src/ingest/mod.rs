@@ -5,20 +5,22 @@
 
 mod chunk;
 mod lines;
+mod origins;
 mod outcome;
+mod pace;
 mod rejections;
 mod report;
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
-
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
 use self::chunk::{Chunk, ChunkResult};
 pub(crate) use self::lines::Lines;
+pub(crate) use self::origins::Origins;
 pub use self::outcome::Aborted;
 use self::outcome::IngestOutcome;
+use self::pace::Pace;
 use self::rejections::Rejections;
 pub use self::report::{LineError, Report};
 use crate::domain::Timestamp;
@@ -36,6 +38,7 @@ pub struct Ingest {
     /// In the order of their lines.
     in_flight: VecDeque<JoinHandle<ChunkResult>>,
     outcome: IngestOutcome,
+    pace: Pace,
 }
 
 impl Ingest {
@@ -47,8 +50,6 @@ impl Ingest {
     pub const REJECTION_BLOCK: u64 = Rejections::BLOCK;
     /// Chunks of one batch in flight. Two would keep Redis busy if replies took no time.
     const MAX_CHUNKS_IN_FLIGHT: usize = 4;
-    /// How long lines are parsed before the task yields. A piece may have tens of thousands of lines.
-    const MAX_RUN: Duration = Duration::from_millis(1);
 
     /// Starts a batch.
     #[must_use]
@@ -59,53 +60,63 @@ impl Ingest {
             chunk: Chunk::default(),
             in_flight: VecDeque::new(),
             outcome: IngestOutcome::default(),
+            pace: Pace::start(),
         }
     }
 
-    /// Ingests the lines that `piece` of a stream completes, each a visit in JSON that arrives at `now`. Reports
+    /// Only validates the batch if `is_dry_run`: writes nothing, and reports the valid visits as accepted. The metrics of
+    /// visits don't change.
+    #[must_use]
+    pub fn with_dry_run(mut self, is_dry_run: bool) -> Self {
+        self.chunk.is_dry_run = is_dry_run;
+        self.outcome.report.dry_run = is_dry_run;
+        self
+    }
+
+    /// Ingests the lines that `piece` of a stream completes, each with visits in JSON that arrive at `now`. Reports
     /// invalid lines and continues. Skips blank lines. Returns the number of lines.
     ///
     /// # Errors
     ///
     /// [`Aborted`] if Redis failed, or too many lines were rejected.
     pub async fn feed(&mut self, mut piece: &[u8], now: Timestamp) -> Result<u64, Aborted> {
-        /// Reading the clock takes as long as a blank line, or several empty ones.
-        const LINES_PER_CLOCK_READ: u64 = 64;
         const MAX_EMPTY_LINES: usize = 1_024;
-        let (before, mut since, mut lines) = (self.lines.count(), Instant::now(), 0_u64);
+        let before = self.lines.count();
+        self.pace = Pace::start();
         loop {
             // Empty lines have a loop of their own: a body may have millions, and other lines take a hundred times as
             // long.
             let empty = self.lines.skip_empty(&mut piece, MAX_EMPTY_LINES);
             self.chunk.last_line = self.lines.count();
+            let mut parsed = Pace::PARSED_PER_CLOCK_READ;
             if empty < MAX_EMPTY_LINES {
                 let Some(line) = self.lines.next(&mut piece) else { break };
                 let report = &mut self.outcome.report;
                 let kind = self.chunk.add_line(&self.estimator, report, line.number, line.text, now);
                 self.outcome.count_line(kind)?;
                 self.write_if_full().await?;
-                lines += 1;
-                if !lines.is_multiple_of(LINES_PER_CLOCK_READ) {
-                    continue;
-                }
+                parsed = kind.visits().max(1);
             }
-            if since.elapsed() >= Self::MAX_RUN {
+            if self.pace.is_over(parsed) {
                 tokio::task::yield_now().await;
-                since = Instant::now();
             }
         }
         Ok(self.lines.count() - before)
     }
 
-    /// Ingests one visit in JSON, which is reported as line `number`.
+    /// Ingests the visits of one object in JSON, which is reported as line `number`.
     ///
     /// # Errors
     ///
     /// [`Aborted`] if Redis failed.
-    pub async fn feed_visit(&mut self, number: u64, json: &[u8], now: Timestamp) -> Result<(), Aborted> {
+    pub async fn feed_object(&mut self, number: u64, json: &[u8], now: Timestamp) -> Result<(), Aborted> {
         let json = (json.len() <= Self::MAX_LINE_BYTES).then_some(json);
-        self.chunk.add_line(&self.estimator, &mut self.outcome.report, number, json, now);
-        self.write_if_full().await
+        let kind = self.chunk.add_line(&self.estimator, &mut self.outcome.report, number, json, now);
+        self.write_if_full().await?;
+        if self.pace.is_over(kind.visits()) {
+            tokio::task::yield_now().await;
+        }
+        Ok(())
     }
 
     /// Writes a partial chunk if none is in flight, so that visits of a slow stream don't wait for each other.
@@ -150,7 +161,7 @@ impl Ingest {
         }
         // Visits of a chunk that was never sent.
         if let Some(error) = &self.outcome.failure {
-            self.estimator.metrics().visits.failed(error.kind(), self.chunk.lines.len() as u64);
+            self.estimator.metrics().visits.failed(error.kind(), self.chunk.origins.len() as u64);
         }
         while !self.in_flight.is_empty() {
             let _ = self.await_oldest().await;
@@ -176,7 +187,7 @@ impl Ingest {
         }
         let permit = self.estimator.acquire_bulk_permit().await.map_err(|error| self.outcome.fail(error))?;
         let chunk = self.chunk.take();
-        let span = tracing::info_span!(target: TRACED, "write chunk", visits = chunk.lines.len());
+        let span = tracing::info_span!(target: TRACED, "write chunk", visits = chunk.origins.len());
         let estimator = self.estimator.clone();
         // The task updates the metrics itself, since the sender may disconnect.
         let writing = async move { chunk.write(permit, estimator.metrics()).await };
@@ -189,7 +200,9 @@ impl Ingest {
 mod tests {
     use std::cell::Cell;
     use std::sync::Arc;
+    use std::time::Duration;
 
+    use super::chunk::LineKind;
     use super::*;
     use crate::domain::Window;
     use crate::redis::{Client, Limits, RedisUrl};
@@ -225,6 +238,21 @@ mod tests {
             }
             assert!(polls.get() >= 3, "{line:?}: others were polled {} times", polls.get());
         }
+    }
+
+    #[tokio::test]
+    async fn a_chunk_exceeds_its_size_by_less_than_a_list() {
+        let mut ingest = ingest();
+        let line = format!("{{\"user_id\":\"u1\",\"segments\":[\"s\"{}]}}", ",\"s\"".repeat(99));
+        for number in 1.. {
+            let Ingest { estimator, chunk, outcome, .. } = &mut ingest;
+            let kind = chunk.add_line(estimator, &mut outcome.report, number, Some(line.as_bytes()), NOW);
+            assert_eq!(kind, LineKind::Visits(100));
+            if ingest.chunk.is_full() {
+                break;
+            }
+        }
+        assert_eq!(ingest.chunk.origins.len(), 8_200);
     }
 
     #[tokio::test]

@@ -1,5 +1,7 @@
 //! The outcome of a batch: its report, and what ends it early.
 
+use std::borrow::Cow;
+
 use super::chunk::{ChunkResult, LineKind};
 use super::rejections::Rejections;
 use super::report::{LineError, Report};
@@ -26,8 +28,10 @@ pub(super) struct IngestOutcome {
 impl IngestOutcome {
     /// Counts a line against the limit on rejected lines.
     pub(super) fn count_line(&mut self, kind: LineKind) -> Result<(), Aborted> {
-        if kind != LineKind::Blank {
-            self.rejections.read(kind == LineKind::Rejected);
+        match kind {
+            LineKind::Visits(visits) => self.rejections.read(visits),
+            LineKind::Rejected => self.rejections.reject(),
+            LineKind::Blank => {}
         }
         self.check_rejections()
     }
@@ -42,10 +46,10 @@ impl IngestOutcome {
             return Err(self.fail(redis::Error::Lost("a write was broken off".to_owned()).into()));
         };
         let before = (self.report.accepted, self.report.rejected);
-        for (index, line) in chunk.lines.into_iter().enumerate() {
+        for (index, line) in chunk.origins.lines().iter().enumerate() {
             match written.result(index) {
                 Ok(()) => self.report.accepted += 1,
-                Err(error) => self.add_failure(line, error),
+                Err(error) => self.add_failure(*line, chunk.origins.field(index), error),
             }
         }
         self.rejections.written(self.report.accepted - before.0, self.report.rejected - before.1);
@@ -55,16 +59,16 @@ impl IngestOutcome {
         if self.is_over() { Err(Aborted::Store) } else { Ok(()) }
     }
 
-    /// Adds a visit that was not written. Its segment would exceed the limit, its segment's key has another type, or
-    /// Redis failed for all visits or for those of a partition.
-    fn add_failure(&mut self, line: u64, error: &store::Error) {
+    /// Adds a visit that was not written. Its segment, which is `field`, would exceed the limit, its segment's key has
+    /// another type, or Redis failed for all visits or for those of a partition.
+    fn add_failure(&mut self, line: u64, field: Cow<'static, str>, error: &store::Error) {
         if let store::Error::TooManySegments(_) = error {
-            self.report.reject_segment(line, error.to_string());
+            self.report.reject_segment(line, field, error);
             return;
         }
         if !error.is_outage() {
             let detail = "could not be written: Redis refused this segment's command".to_owned();
-            self.report.list(LineError { line, field: Some("segment".into()), detail });
+            self.report.list(LineError { line, field: Some(field), detail });
         }
         if self.failure.is_none() {
             self.report.done_through_line = line - 1;

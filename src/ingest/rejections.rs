@@ -1,4 +1,4 @@
-//! The limit on rejected lines of a batch.
+//! The limit on rejected lines of a batch. A line counts as many times as it has visits, and once if it is rejected.
 //!
 //! A rejected line costs the service as much as a visit, but costs its sender almost nothing: three million invalid
 //! lines compress to six kilobytes. A sender with a mistake in every line also learns of it sooner.
@@ -6,12 +6,12 @@
 /// Counts the rejected lines of a batch.
 #[derive(Debug, Default)]
 pub(super) struct Rejections {
-    /// Consecutive lines that are not a visit.
+    /// Consecutive lines that are not valid.
     in_a_row: u64,
     /// Consecutive visits that the store refused.
     refused_in_a_row: u64,
-    /// Lines of the current block, and how many of them were rejected.
-    lines: u64,
+    /// Visits and rejected lines of the current block, and how many of both were rejected.
+    all: u64,
     rejected: u64,
     are_too_many: bool,
 }
@@ -19,18 +19,28 @@ pub(super) struct Rejections {
 impl Rejections {
     /// The limit on consecutive rejected lines.
     pub(super) const MAX_IN_A_ROW: u64 = 10_000;
-    /// The lines of a block. At most half of them may be rejected.
+    /// The visits and rejected lines of a block. At most half of them may be rejected.
     pub(super) const BLOCK: u64 = 100_000;
 
-    /// Counts a line.
-    pub(super) fn read(&mut self, is_rejected: bool) {
-        self.lines += 1;
-        self.rejected += u64::from(is_rejected);
-        self.in_a_row = if is_rejected { self.in_a_row + 1 } else { 0 };
+    /// Counts a line of `visits`.
+    pub(super) fn read(&mut self, visits: u64) {
+        self.in_a_row = 0;
+        self.advance(visits);
+    }
+
+    /// Counts a line that is not valid.
+    pub(super) fn reject(&mut self) {
+        self.rejected += 1;
+        self.in_a_row += 1;
         self.are_too_many |= self.in_a_row >= Self::MAX_IN_A_ROW;
-        if self.lines >= Self::BLOCK {
-            self.are_too_many |= self.rejected > self.lines / 2;
-            (self.lines, self.rejected) = (0, 0);
+        self.advance(1);
+    }
+
+    fn advance(&mut self, count: u64) {
+        self.all += count;
+        if self.all >= Self::BLOCK {
+            self.are_too_many |= self.rejected > self.all / 2;
+            (self.all, self.rejected) = (0, 0);
         }
     }
 
@@ -57,7 +67,11 @@ mod tests {
     fn read_until(is_rejected: impl Fn(u64) -> bool) -> Option<u64> {
         let mut rejections = Rejections::default();
         (1..=1_000_000).find(|line| {
-            rejections.read(is_rejected(*line));
+            if is_rejected(*line) {
+                rejections.reject()
+            } else {
+                rejections.read(1)
+            }
             rejections.are_too_many()
         })
     }
@@ -76,6 +90,23 @@ mod tests {
         #[case] expected: Option<u64>,
     ) {
         assert_eq!(read_until(is_rejected), expected);
+    }
+
+    #[test]
+    fn read_counts_each_visit_of_a_line() {
+        let mut rejections = Rejections::default();
+        for _ in 0..1_000 {
+            rejections.read(100);
+            rejections.written(40, 60);
+        }
+        assert!(rejections.are_too_many(), "60,000 of 100,000 visits were refused");
+        let mut rejections = Rejections::default();
+        for _ in 0..2_000 {
+            rejections.read(100);
+            rejections.written(60, 40);
+            rejections.reject();
+        }
+        assert!(!rejections.are_too_many(), "80,000 of 200,000 visits were refused, and 2,000 lines rejected");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The report on a batch.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 
 use crate::domain::FieldError;
 use crate::domain::visit_json::VisitError;
@@ -12,7 +13,7 @@ pub struct Report {
     pub accepted: u64,
     /// Visits outside the window, which were not written.
     pub expired: u64,
-    /// Lines that are not a visit, or whose segment would exceed the limit.
+    /// Lines that are not valid, and visits whose segment would exceed the limit.
     pub rejected: u64,
     /// The first [`Self::MAX_ERRORS`] errors.
     pub errors: Vec<LineError>,
@@ -20,6 +21,8 @@ pub struct Report {
     pub errors_truncated: bool,
     /// Every line up to this one was written, expired or permanently rejected. A retry may start after it.
     pub done_through_line: u64,
+    /// Whether the batch was only validated. `accepted` then counts valid visits, which were not written.
+    pub dry_run: bool,
 }
 
 /// A mistake in a line.
@@ -88,10 +91,10 @@ impl Report {
         self.list(LineError::too_long(line, max_bytes));
     }
 
-    /// Rejects `line` because of its segment.
-    pub(super) fn reject_segment(&mut self, line: u64, why: String) {
+    /// Rejects a visit of `line` because of its segment, which is `field`.
+    pub(super) fn reject_segment(&mut self, line: u64, field: Cow<'static, str>, why: impl Display) {
         self.rejected += 1;
-        self.list(LineError { line, field: Some("segment".into()), detail: format!("was not written: {why}") });
+        self.list(LineError { line, field: Some(field), detail: format!("was not written: {why}") });
     }
 
     pub(super) fn list(&mut self, error: LineError) {

@@ -11,7 +11,7 @@ use hashbrown::HashTable;
 use super::keys::KeyNames;
 use super::partition::hash;
 use super::{KeySet, Partition, Partitions};
-use crate::domain::{Timestamp, Visit};
+use crate::domain::{SegmentName, Timestamp, UserId, Visit, Visits};
 use crate::redis::Slot;
 
 /// Visits that are written together, in any order and with any repetition.
@@ -79,11 +79,23 @@ impl Batch {
 
     /// Adds a copy of `visit`.
     pub fn add(&mut self, visit: &Visit<'_>) {
-        let segment = self.index_of_segment(visit.segment.as_str());
-        let (user_id, start) = (visit.user_id.as_str(), self.user_ids.len());
+        self.add_each(&visit.user_id, std::slice::from_ref(&visit.segment), visit.seen_at);
+    }
+
+    /// Adds a copy of each of `visits`, in the order of their segments.
+    pub fn add_all(&mut self, visits: &Visits<'_>) {
+        self.add_each(&visits.user_id, visits.segments.as_slice(), visits.seen_at);
+    }
+
+    /// Adds a visit of `user_id` to each of `segments`. The visits share the copy of the id.
+    fn add_each(&mut self, user_id: &UserId<'_>, segments: &[SegmentName<'_>], seen_at: Timestamp) {
+        let (user_id, start) = (user_id.as_str(), self.user_ids.len());
         self.user_ids.push_str(user_id);
-        let user_ids = start..self.user_ids.len();
-        self.visits.push(BatchEntry { segment, user_id: user_ids, hash: hash(user_id), seen_at: visit.seen_at });
+        let (range, hash) = (start..self.user_ids.len(), hash(user_id));
+        for segment in segments {
+            let segment = self.index_of_segment(segment.as_str());
+            self.visits.push(BatchEntry { segment, user_id: range.clone(), hash, seen_at });
+        }
     }
 
     /// Returns the index of the segment `name`, which becomes a segment of the batch.

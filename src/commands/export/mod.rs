@@ -8,8 +8,8 @@ use std::time::Instant;
 pub(super) use self::command::ExportCommand;
 use super::backoff::Backoff;
 use super::progress::Progress;
-use crate::domain::visit_json::RawVisit;
-use crate::domain::{SegmentName, Timestamp, Window};
+use crate::domain::visit_json::RawVisits;
+use crate::domain::{SegmentName, Segments, Timestamp, Window};
 use crate::estimator::clock::Clock;
 use crate::store::{self, Partition, Store};
 
@@ -125,8 +125,8 @@ impl<W: Write> Writer<'_, W> {
             };
             for (user_id, seen_at) in page.members {
                 if seen_at > self.cutoff {
-                    let visit = RawVisit { user_id, segment: segment.clone(), seen_at: Some(seen_at) };
-                    visit.write_line(&mut self.out)?;
+                    let segments = Segments::One(segment.clone());
+                    RawVisits { user_id, segments, seen_at: Some(seen_at) }.write_lines(&mut self.out)?;
                     self.exported.visits += 1;
                 }
             }

@@ -1,12 +1,12 @@
 //! Chunks: consecutive records, encoded for their target and delivered as a whole.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use super::state::Position;
 use crate::domain::Window;
-use crate::domain::visit_json::{RawVisit, VisitError};
+use crate::domain::visit_json::{RawVisits, VisitError};
 use crate::estimator::clock::Clock;
-use crate::ingest::LineError;
+use crate::ingest::{LineError, Origins};
 use crate::store::Batch;
 
 /// How a chunk encodes its visits.
@@ -22,9 +22,9 @@ pub(super) enum Encoding {
 #[derive(Debug)]
 pub(super) struct Chunk {
     pub(super) visits: EncodedVisits,
-    /// The line of each visit.
-    pub(super) lines: Vec<u64>,
-    /// The lines of visits without a time, in ascending order.
+    /// The origin of each visit.
+    pub(super) origins: Origins,
+    /// The line of each visit without a time.
     undated: Vec<u64>,
     /// The number of expired visits, which are not in `visits`.
     pub(super) expired: u64,
@@ -53,21 +53,29 @@ impl Chunk {
             Encoding::Batch(..) => EncodedVisits::Batch(Batch::default()),
             Encoding::Lines => EncodedVisits::Lines(Vec::new()),
         };
-        let (lines, undated, errors) = (Vec::new(), Vec::new(), Vec::new());
+        let (origins, undated, errors) = (Origins::default(), Vec::new(), Vec::new());
         let end = Position::default();
-        Self { visits, lines, undated, expired: 0, rejected: 0, errors, last_line: 0, end, bytes_read: 0 }
+        Self { visits, origins, undated, expired: 0, rejected: 0, errors, last_line: 0, end, bytes_read: 0 }
     }
 
-    /// Returns the number of records.
-    pub(super) fn records(&self) -> usize {
-        self.lines.len() + (self.expired + self.rejected) as usize
+    /// Returns the number of visits and invalid records.
+    pub(super) fn size(&self) -> usize {
+        self.origins.len() + (self.expired + self.rejected) as usize
     }
 
-    /// Returns how many visits without a time were accepted, if those with `errors` were not. Such a visit never
-    /// expires.
+    /// Returns how many visits without a time were accepted, if each of `errors` is a visit that was not. A visit
+    /// without a time never expires.
     pub(super) fn undated_without(&self, errors: &[LineError]) -> u64 {
-        let rejected: HashSet<u64> = errors.iter().map(|error| error.line).collect();
-        self.undated.iter().filter(|line| !rejected.contains(line)).count() as u64
+        let mut rejected: HashMap<u64, usize> = HashMap::new();
+        errors.iter().for_each(|error| *rejected.entry(error.line).or_default() += 1);
+        let mut is_rejected = |line| match rejected.get_mut(line) {
+            Some(visits @ 1..) => {
+                *visits -= 1;
+                true
+            }
+            _ => false,
+        };
+        self.undated.iter().filter(|line| !is_rejected(*line)).count() as u64
     }
 
     /// Adds an invalid record.
@@ -77,32 +85,37 @@ impl Chunk {
         self.errors.push(error);
     }
 
-    /// Adds a record: its visit, or its error.
-    pub(super) fn add(&mut self, line: u64, visit: Result<RawVisit<'_>, VisitError>, encoding: &Encoding) {
+    /// Adds a record: its visits, or its error.
+    pub(super) fn add(&mut self, line: u64, visits: Result<RawVisits<'_>, VisitError>, encoding: &Encoding) {
         self.last_line = line;
-        if let Err(error) = visit.and_then(|visit| self.encode(line, visit, encoding)) {
+        if let Err(error) = visits.and_then(|visits| self.encode(line, visits, encoding)) {
             self.rejected += 1;
             self.errors.extend(LineError::all_of(line, error));
         }
     }
 
-    fn encode(&mut self, line: u64, visit: RawVisit<'_>, encoding: &Encoding) -> Result<(), VisitError> {
-        let is_undated = visit.seen_at.is_none();
+    fn encode(&mut self, line: u64, visits: RawVisits<'_>, encoding: &Encoding) -> Result<(), VisitError> {
+        let (is_undated, segments) = (visits.seen_at.is_none(), visits.segments.as_slice().len());
         match (&mut self.visits, encoding) {
             (EncodedVisits::Batch(batch), Encoding::Batch(clock, window)) => {
                 let now = clock.now();
-                let visit = visit.at(now)?;
-                if visit.seen_at <= window.cutoff(now) {
-                    self.expired += 1;
+                let visits = visits.at(now)?;
+                if visits.seen_at <= window.cutoff(now) {
+                    self.expired += segments as u64;
                     return Ok(());
                 }
-                batch.add(&visit);
+                batch.add_all(&visits);
+                self.origins.add(line, &visits.segments);
             }
-            (EncodedVisits::Lines(text), _) => visit.write_line(text).expect("a vector can be written"),
+            (EncodedVisits::Lines(text), _) => {
+                visits.write_lines(text).expect("a vector can be written");
+                self.origins.add(line, &visits.segments);
+            }
             (EncodedVisits::Batch(_), Encoding::Lines) => unreachable!("a chunk has one encoding"),
         }
-        self.lines.push(line);
-        self.undated.extend(is_undated.then_some(line));
+        if is_undated {
+            self.undated.extend(std::iter::repeat_n(line, segments));
+        }
         Ok(())
     }
 }

@@ -56,6 +56,9 @@ pub struct ImportCommand {
     /// Continue an interrupted import
     #[arg(long)]
     resume: bool,
+    /// Validate the file and write no visits; needs no Redis
+    #[arg(long, conflicts_with_all = ["url", "state", "resume"])]
+    dry_run: bool,
 }
 
 /// The source of the time of a visit.
@@ -112,7 +115,11 @@ impl ImportCommand {
             errors: self.errors.clone(),
             state: self.state.clone(),
             resume: self.resume,
+            dry_run: self.dry_run,
         };
+        if self.dry_run {
+            return Ok(import.validate(settings.window, stop).await?);
+        }
         if let Some(url) = &self.url {
             let service = Service::new(url, self.token()?.as_deref(), self.batch_bytes);
             let service = service.map_err(|why| format!("--url: {why}"))?;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::chunk::{Chunk, Encoding};
 use super::csv::{CsvFormat, CsvRecord, CsvRecords};
-use crate::domain::visit_json::{self, RawVisit};
+use crate::domain::visit_json::{self, RawVisits};
 use crate::ingest::{Ingest, LineError, Lines};
 
 /// The format of the input.
@@ -81,8 +81,8 @@ impl Records {
 }
 
 impl<'a> Record<'a> {
-    /// Returns the visit, if the record holds a valid one.
-    pub(super) fn visit(self) -> Option<RawVisit<'a>> {
+    /// Returns the visits, if the record is valid.
+    pub(super) fn visits(self) -> Option<RawVisits<'a>> {
         match self {
             Self::Ndjson { text, .. } => visit_json::read(text?).ok(),
             Self::Csv { record: CsvRecord::Visit(visit), .. } => visit.ok(),
@@ -90,7 +90,7 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// Adds the record to `chunk`: its visit, or its error. Only counts the line if it is blank.
+    /// Adds the record to `chunk`: its visits, or its error. Only counts the line if it is blank.
     pub(super) fn add_to(self, chunk: &mut Chunk, encoding: &Encoding) {
         match self {
             Self::Ndjson { line, text: None } => chunk.reject(LineError::too_long(line, Ingest::MAX_LINE_BYTES)),

@@ -38,6 +38,7 @@ use self::source::Source;
 use self::state::{Destination, LoadError, State, with_suffix};
 use self::target::Target;
 use super::progress::{Progress, Unit};
+use crate::domain::Window;
 use crate::estimator::Estimator;
 use crate::estimator::clock::Clock;
 
@@ -54,6 +55,8 @@ pub struct Import {
     pub state: Option<PathBuf>,
     /// Whether to continue an interrupted import.
     pub resume: bool,
+    /// Whether to validate the input only. The progress then has no file.
+    pub dry_run: bool,
 }
 
 impl Import {
@@ -85,6 +88,16 @@ impl Import {
     pub async fn to_service(&self, service: Service, stop: &CancellationToken) -> Result<(), ImportError> {
         let destination = Destination { address: service.to_string(), key_prefix: None, window: None };
         self.run(Target::Service(service), destination, &Clock::system(), stop).await
+    }
+
+    /// Validates the visits, of which those outside `window` have expired. Writes nothing but the errors.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::to_redis`].
+    pub async fn validate(&self, window: Window, stop: &CancellationToken) -> Result<(), ImportError> {
+        let destination = Destination { address: String::new(), key_prefix: None, window: Some(window) };
+        self.run(Target::Nowhere(window), destination, &Clock::system(), stop).await
     }
 
     async fn run(
@@ -142,9 +155,10 @@ impl Import {
         Ok(())
     }
 
-    /// Returns the file for the progress. Standard input has none by default.
+    /// Returns the file for the progress. A dry run has none, and standard input has none by default.
     fn state_file(&self) -> Option<PathBuf> {
         match &self.state {
+            _ if self.dry_run => None,
             Some(named) => Some(named.clone()),
             None if self.file == Path::new("-") => None,
             None => Some(with_suffix(&self.file, ".import")),

@@ -131,7 +131,7 @@ impl Run {
     }
 
     fn update_progress(&self) {
-        let visits = self.state.counts.records() - self.counts_before.records();
+        let visits = self.state.counts.sum() - self.counts_before.sum();
         self.delivery.progress.update(self.bytes_read, visits);
     }
 
@@ -232,10 +232,10 @@ impl Run {
 
     fn summary(&self) -> String {
         let Counts { accepted, expired, rejected, undated } = self.state.counts;
-        let before = self.counts_before.records();
-        let records = self.state.counts.records() - before;
+        let before = self.counts_before.sum();
+        let visits = self.state.counts.sum() - before;
         let seconds = self.started.elapsed().as_secs_f64();
-        let rate = (records as f64 / seconds.max(0.001)) as u64;
+        let rate = (visits as f64 / seconds.max(0.001)) as u64;
         let earlier = if before > 0 { format!(" ({before} of these in an earlier run)") } else { String::new() };
         let undated = if undated > 0 {
             format!("; {undated} without seen_at took the time of the import")

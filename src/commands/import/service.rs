@@ -1,6 +1,7 @@
 //! A client of a running service: `POST /segments/batch`.
 
 use std::error::Error;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use reqwest::{Client, StatusCode, Url};
 use serde::Deserialize;
 
 use super::delivery::{DeliveryFailure, DeliveryResult};
-use crate::ingest::LineError;
+use crate::ingest::{LineError, Origins};
 use crate::tls;
 
 /// A client of a running service. Cheap to clone.
@@ -101,23 +102,23 @@ impl Service {
     ///
     /// The reason in one line.
     pub(super) async fn check_reachable(&self) -> Result<(), String> {
-        match self.post_once(Vec::new(), &[]).await {
+        match self.post_once(Vec::new(), &Origins::default(), 0..0).await {
             Ok(PostOutcome::Delivered(_)) => Ok(()),
             Ok(PostOutcome::TooLarge(why))
             | Err(DeliveryFailure::Transient { why, .. } | DeliveryFailure::Permanent(why)) => Err(why),
         }
     }
 
-    /// Posts the visits of `text`, which are on `lines` of the file. Splits the request in halves while it is too
-    /// large.
-    pub(super) async fn post(&self, text: &[u8], lines: &[u64]) -> Result<DeliveryResult, DeliveryFailure> {
+    /// Posts the visits of `text`, each on a line, which have these `origins` in the file. Splits the request in halves
+    /// while it is too large.
+    pub(super) async fn post(&self, text: &[u8], origins: &Origins) -> Result<DeliveryResult, DeliveryFailure> {
         let mut result = DeliveryResult::default();
         // After a failure the caller posts all again, including the halves that were delivered.
-        let mut parts = vec![(text, lines)];
-        while let Some((text, lines)) = parts.pop() {
-            let is_one = lines.len() < 2;
+        let mut parts = vec![(text, 0..origins.len())];
+        while let Some((text, visits)) = parts.pop() {
+            let is_one = visits.len() < 2;
             if is_one || text.len() <= self.max_bytes.load(Ordering::Relaxed) {
-                match self.post_once(text.to_vec(), lines).await? {
+                match self.post_once(text.to_vec(), origins, visits.clone()).await? {
                     PostOutcome::Delivered(part) => {
                         result.add(part);
                         continue;
@@ -126,20 +127,27 @@ impl Service {
                     PostOutcome::TooLarge(_) => {}
                 }
             }
-            let half = lines.len() / 2;
+            let half = visits.len() / 2;
+            let middle = visits.start + half;
             let end = memchr::memchr_iter(b'\n', text).nth(half - 1).map_or(text.len(), |end| end + 1);
-            parts.push((&text[end..], &lines[half..]));
-            parts.push((&text[..end], &lines[..half]));
+            parts.push((&text[end..], middle..visits.end));
+            parts.push((&text[..end], visits.start..middle));
         }
         Ok(result)
     }
 
-    async fn post_once(&self, text: Vec<u8>, lines: &[u64]) -> Result<PostOutcome, DeliveryFailure> {
+    /// Posts the `visits` of a chunk, which are the lines of `text`.
+    async fn post_once(
+        &self,
+        text: Vec<u8>,
+        origins: &Origins,
+        visits: Range<usize>,
+    ) -> Result<PostOutcome, DeliveryFailure> {
         let bytes = text.len();
         let transient =
             |why, retry_after| DeliveryFailure::Transient { why: format!("{}: {why}", self.base), retry_after };
         // Only for the first request: a server that has answered before speaks HTTP.
-        let hint = |error: &reqwest::Error| if lines.is_empty() && is_closed_early(error) { CLOSED_EARLY } else { "" };
+        let hint = |error: &reqwest::Error| if visits.is_empty() && is_closed_early(error) { CLOSED_EARLY } else { "" };
         let unreachable = |error: reqwest::Error| transient(format!("{}{}", reason(&error), hint(&error)), None);
         let response = self.client.post(self.batch.clone()).body(text).send().await.map_err(unreachable)?;
         let (status, headers) = (response.status(), response.headers().clone());
@@ -151,7 +159,7 @@ impl Service {
             Some(body)
                 if body.accepted.is_some() && [StatusCode::OK, StatusCode::UNPROCESSABLE_ENTITY].contains(&status) =>
             {
-                body.outcome(lines).ok_or_else(|| permanent(not_the_service(status, &headers)))
+                body.outcome(origins, visits).ok_or_else(|| permanent(not_the_service(status, &headers)))
             }
             _ if status == StatusCode::PAYLOAD_TOO_LARGE => {
                 // Three quarters, so that the next request of about this length is split without an attempt.
@@ -208,11 +216,11 @@ fn not_the_service(status: StatusCode, headers: &HeaderMap) -> String {
 }
 
 impl ResponseBody {
-    /// Returns the outcome of the visits on `lines` of the file. Returns `None` if this is not a report on them.
-    fn outcome(self, lines: &[u64]) -> Option<PostOutcome> {
+    /// Returns the outcome of the `visits` of a chunk. Returns `None` if this is not a report on them.
+    fn outcome(self, origins: &Origins, visits: Range<usize>) -> Option<PostOutcome> {
         // A service limits the number of errors in a report, and aborts a batch with too many.
-        let is_complete = self.done_through_line.is_none_or(|done| done >= lines.len() as u64);
-        if (self.errors_truncated || !is_complete) && lines.len() > 1 {
+        let is_complete = self.done_through_line.is_none_or(|done| done >= visits.len() as u64);
+        if (self.errors_truncated || !is_complete) && visits.len() > 1 {
             return Some(PostOutcome::TooLarge("the report does not cover all lines".to_owned()));
         }
         let mut result = DeliveryResult {
@@ -221,14 +229,15 @@ impl ResponseBody {
             rejected: self.rejected,
             errors: Vec::new(),
         };
-        let visits = result.accepted.checked_add(result.expired)?.checked_add(result.rejected)?;
-        if visits != lines.len() as u64 {
+        let reported = result.accepted.checked_add(result.expired)?.checked_add(result.rejected)?;
+        if reported != visits.len() as u64 {
             return None;
         }
         for ReportedError { line, field, detail } in self.errors {
-            let index = usize::try_from(line?.checked_sub(1)?).ok()?;
-            let line = *lines.get(index)?;
-            result.errors.push(LineError { line, field: field.map(Into::into), detail });
+            let index = usize::try_from(line?.checked_sub(1)?).ok().filter(|index| *index < visits.len())?;
+            let index = visits.start + index;
+            let field = field.map(|field| if field == "segment" { origins.field(index) } else { field.into() });
+            result.errors.push(LineError { line: *origins.lines().get(index)?, field, detail });
         }
         Some(PostOutcome::Delivered(result))
     }

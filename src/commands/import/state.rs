@@ -85,14 +85,14 @@ pub(super) struct Position {
     pub(super) text_hash: u64,
 }
 
-/// The numbers of records by outcome.
+/// The numbers of visits by outcome. An invalid record counts as one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Counts {
     /// Acknowledged visits.
     pub(super) accepted: u64,
     /// Visits older than the window.
     pub(super) expired: u64,
-    /// Records that are invalid or can't be written.
+    /// Records that are invalid, and visits that can't be written.
     pub(super) rejected: u64,
     /// Accepted visits without a time, which took the time of the import. Earlier versions don't save it.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -100,7 +100,7 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    pub(super) fn records(self) -> u64 {
+    pub(super) fn sum(self) -> u64 {
         self.accepted + self.expired + self.rejected
     }
 }

@@ -6,11 +6,10 @@ use super::delivery::{DeliveryFailure, DeliveryResult};
 use super::state::State;
 use super::witnesses::Witnesses;
 use crate::commands::progress::Progress;
-use crate::domain::FieldError;
-use crate::domain::visit_json::VisitError;
+use crate::domain::Window;
 use crate::estimator::Estimator;
 use crate::estimator::clock::Clock;
-use crate::ingest::LineError;
+use crate::ingest::{LineError, Origins};
 use crate::redis;
 use crate::store::{self, Batch};
 
@@ -19,15 +18,17 @@ use crate::store::{self, Batch};
 pub(super) enum Target {
     Redis(Estimator),
     Service(Service),
+    /// None, in a dry run. Visits outside the window have expired.
+    Nowhere(Window),
 }
 
 impl Target {
-    /// Records in a chunk for Redis. Each partition gets a part of a chunk, and long commands are fast, so more
+    /// Visits in a chunk for Redis. Each partition gets a part of a chunk, and long commands are fast, so more
     /// partitions mean larger chunks.
     const MIN_REDIS_CHUNK: usize = 8_192;
     const MAX_REDIS_CHUNK: usize = 65_536;
-    const RECORDS_PER_PARTITION: usize = 1_024;
-    /// Records in a request to a service.
+    const VISITS_PER_PARTITION: usize = 1_024;
+    /// Visits in a request to a service.
     const SERVICE_CHUNK: usize = 50_000;
 
     /// Checks that the target answers, and synchronizes `clock` with it. Writes nothing.
@@ -39,6 +40,7 @@ impl Target {
         match self {
             Self::Redis(estimator) => estimator.sync_clock(clock).await.map(drop).map_err(|error| cannot_serve(&error)),
             Self::Service(service) => service.check_reachable().await,
+            Self::Nowhere(_) => Ok(()),
         }
     }
 
@@ -59,6 +61,10 @@ impl Target {
                 Ok(())
             }
             Self::Service(_) => Ok(()),
+            Self::Nowhere(_) => {
+                progress.println("dry run: no visit is written");
+                Ok(())
+            }
         }
     }
 
@@ -83,38 +89,43 @@ impl Target {
         match self {
             Self::Redis(estimator) => Encoding::Batch(clock.clone(), estimator.window()),
             Self::Service(_) => Encoding::Lines,
+            Self::Nowhere(window) => Encoding::Batch(clock.clone(), *window),
         }
     }
 
-    /// Returns the number of records in a chunk.
+    /// Returns the number of visits in a chunk.
     pub(super) fn chunk_size(&self) -> usize {
         match self {
             Self::Redis(estimator) => {
                 let partitions = estimator.partitions().map_or(1, store::Partitions::count);
-                (Self::RECORDS_PER_PARTITION * partitions).clamp(Self::MIN_REDIS_CHUNK, Self::MAX_REDIS_CHUNK)
+                (Self::VISITS_PER_PARTITION * partitions).clamp(Self::MIN_REDIS_CHUNK, Self::MAX_REDIS_CHUNK)
             }
             Self::Service(_) => Self::SERVICE_CHUNK,
+            Self::Nowhere(_) => Self::MIN_REDIS_CHUNK,
         }
     }
 
     /// Delivers `chunk`. Idempotent.
     pub(super) async fn deliver(&self, chunk: &Chunk) -> Result<DeliveryResult, DeliveryFailure> {
-        if chunk.lines.is_empty() {
+        if chunk.origins.is_empty() {
             return Ok(DeliveryResult::default());
         }
         match (self, &chunk.visits) {
-            (Self::Redis(estimator), EncodedVisits::Batch(batch)) => write(estimator, batch, &chunk.lines).await,
-            (Self::Service(service), EncodedVisits::Lines(text)) => service.post(text, &chunk.lines).await,
+            (Self::Redis(estimator), EncodedVisits::Batch(batch)) => write(estimator, batch, &chunk.origins).await,
+            (Self::Service(service), EncodedVisits::Lines(text)) => service.post(text, &chunk.origins).await,
+            (Self::Nowhere(_), _) => {
+                Ok(DeliveryResult { accepted: chunk.origins.len() as u64, ..DeliveryResult::default() })
+            }
             _ => unreachable!("a chunk is encoded for its target"),
         }
     }
 }
 
-async fn write(estimator: &Estimator, batch: &Batch, lines: &[u64]) -> Result<DeliveryResult, DeliveryFailure> {
+async fn write(estimator: &Estimator, batch: &Batch, origins: &Origins) -> Result<DeliveryResult, DeliveryFailure> {
     let permit = estimator.acquire_bulk_permit().await.map_err(failure)?;
     let outcome = permit.write(batch).await;
     let mut result = DeliveryResult::default();
-    for (index, line) in lines.iter().enumerate() {
+    for (index, line) in origins.lines().iter().enumerate() {
         match outcome.result(index) {
             Ok(()) => result.accepted += 1,
             // The visit is valid, and a later run can write it after the limit is raised.
@@ -125,9 +136,9 @@ async fn write(estimator: &Estimator, batch: &Batch, lines: &[u64]) -> Result<De
             }
             Err(error) if error.is_outage() => return Err(failure(error.clone())),
             Err(error) => {
-                let error = FieldError::new("segment", format!("was not written: {error}"));
+                let (field, detail) = (Some(origins.field(index)), format!("was not written: {error}"));
                 result.rejected += 1;
-                result.errors.extend(LineError::all_of(*line, VisitError::Fields(vec![error])));
+                result.errors.push(LineError { line: *line, field, detail });
             }
         }
     }

@@ -4,7 +4,7 @@
 use xxhash_rust::xxh64::xxh64;
 
 use super::state::PastRun;
-use crate::domain::visit_json::RawVisit;
+use crate::domain::visit_json::RawVisits;
 use crate::domain::{Timestamp, Visit};
 
 /// A sample of visits: some from all completed records, and all of the last ones, which an older backup lacks.
@@ -52,9 +52,9 @@ impl Witnesses {
         self.offered + Self::LAST > self.done
     }
 
-    /// Adds the visit of the current record, unless it may have expired by `cutoff` or was rejected for its time.
-    pub(super) fn offer(&mut self, visit: RawVisit<'_>, cutoff: Timestamp) {
-        let RawVisit { user_id, segment, seen_at } = visit;
+    /// Adds the first visit of the current record, unless it may have expired by `cutoff` or was rejected for its time.
+    pub(super) fn offer(&mut self, visits: RawVisits<'_>, cutoff: Timestamp) {
+        let RawVisits { user_id, segments, seen_at } = visits;
         let Some(run) = self.runs.iter().find(|run| self.offered <= run.records) else { return };
         if seen_at.is_some_and(|seen_at| seen_at > Timestamp::from_millis(run.saved_at) + Visit::MAX_CLOCK_SKEW) {
             return;
@@ -65,6 +65,7 @@ impl Witnesses {
         if seen_at <= cutoff {
             return;
         }
+        let segment = segments.as_slice()[0].clone();
         let visit = Visit { user_id, segment, seen_at }.into_owned();
         if self.is_last() {
             self.last.push(visit.clone());
@@ -109,7 +110,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::domain::{SegmentName, UserId};
+    use crate::domain::{SegmentName, Segments, UserId};
 
     const SECOND: i64 = 1_000;
     const DAY: i64 = 24 * 3_600 * SECOND;
@@ -126,9 +127,9 @@ mod tests {
         for n in 1..=done {
             if witnesses.is_next() {
                 let user_id = UserId::parse(format!("{n}")).unwrap();
-                let segment = SegmentName::parse("s").unwrap();
-                let visit = RawVisit { user_id, segment, seen_at: seen_at.map(Timestamp::from_millis) };
-                witnesses.offer(visit, Timestamp::from_millis(NOW - 14 * DAY));
+                let segments = Segments::One(SegmentName::parse("s").unwrap());
+                let visits = RawVisits { user_id, segments, seen_at: seen_at.map(Timestamp::from_millis) };
+                witnesses.offer(visits, Timestamp::from_millis(NOW - 14 * DAY));
             }
         }
         witnesses
@@ -169,9 +170,10 @@ mod tests {
         let mut witnesses = Witnesses::new(vec![run(RECORDS, NOW)], RECORDS);
         for n in 1..=RECORDS {
             if witnesses.is_next() && !n.is_multiple_of(period) {
-                let (user_id, segment) = (UserId::parse(n.to_string()).unwrap(), SegmentName::parse("s").unwrap());
+                let user_id = UserId::parse(n.to_string()).unwrap();
+                let segments = Segments::One(SegmentName::parse("s").unwrap());
                 let seen_at = Some(Timestamp::from_millis(NOW - DAY));
-                witnesses.offer(RawVisit { user_id, segment, seen_at }, Timestamp::from_millis(NOW - 14 * DAY));
+                witnesses.offer(RawVisits { user_id, segments, seen_at }, Timestamp::from_millis(NOW - 14 * DAY));
             }
         }
         let records = records(&witnesses);

@@ -12,7 +12,7 @@ pub enum VisitError {
     #[error("more than one JSON value; another begins at column {0}")]
     SeveralValues(usize),
     /// They are JSON of this kind, not an object.
-    #[error("it must be one object with user_id, segment and optionally seen_at, not {0}")]
+    #[error("it must be one object with user_id, segment or segments, and optionally seen_at, not {0}")]
     NotAnObject(&'static str),
     /// They are an object with these mistakes.
     #[error("{}", FieldError::list(.0))]

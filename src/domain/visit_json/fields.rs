@@ -3,23 +3,28 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
-use crate::domain::{FieldError, Timestamp};
+use super::value::{FieldValue, ListValue};
+use crate::domain::{FieldError, SegmentName, Segments, Timestamp};
+
+/// The limit on the errors of one kind: the answer must not be a multiple of the request.
+const MAX_ERRORS: usize = 10;
 
 /// The fields before validation, and the mistakes in their names.
 #[derive(Default)]
 pub(super) struct RawFields<'de> {
     pub(super) user_id: Option<FieldValue<'de>>,
     pub(super) segment: Option<FieldValue<'de>>,
+    /// Boxed: few visits have it.
+    pub(super) segments: Option<Box<ListValue<'de>>>,
     pub(super) seen_at: Option<FieldValue<'de>>,
     pub(super) errors: Vec<FieldError>,
 }
 
 impl<'de> RawFields<'de> {
-    /// Adds an error, up to a limit: the answer must not be a multiple of the request.
+    /// Adds an error, up to a limit.
     fn push_error(&mut self, error: FieldError) {
-        const MAX_ERRORS: usize = 10;
         if self.errors.len() < MAX_ERRORS {
             self.errors.push(error);
         }
@@ -36,29 +41,6 @@ fn truncated(mut name: String) -> String {
     name
 }
 
-/// The value of a field, or only its kind if no field takes it.
-pub(super) enum FieldValue<'de> {
-    Null,
-    Text(Cow<'de, str>),
-    Number(f64),
-    Boolean,
-    Array,
-    Object,
-}
-
-impl FieldValue<'_> {
-    pub(super) fn kind(&self) -> &'static str {
-        match self {
-            Self::Null => "null",
-            Self::Text(_) => "a string",
-            Self::Number(_) => "a number",
-            Self::Boolean => "a boolean",
-            Self::Array => "an array",
-            Self::Object => "an object",
-        }
-    }
-}
-
 /// Returns the text of a required field.
 pub(super) fn text<'de>(field: &'static str, value: Option<FieldValue<'de>>) -> Result<Cow<'de, str>, FieldError> {
     match value {
@@ -66,6 +48,58 @@ pub(super) fn text<'de>(field: &'static str, value: Option<FieldValue<'de>>) -> 
         None | Some(FieldValue::Null) => Err(FieldError::new(field, "is required")),
         Some(other) => Err(FieldError::new(field, format!("must be a string, not {}", other.kind()))),
     }
+}
+
+/// Returns the names of `segment` or of `segments`, one of which is required. Null is the same as a missing field.
+pub(super) fn segments<'de>(
+    segment: Option<FieldValue<'de>>,
+    segments: Option<Box<ListValue<'de>>>,
+) -> Result<Segments<'de>, Vec<FieldError>> {
+    let list = match segments.map(|segments| *segments) {
+        None | Some(ListValue { value: FieldValue::Null, .. }) => return one(segment),
+        Some(list) => list,
+    };
+    let mistake = |detail: String| Err(vec![FieldError::new("segments", detail)]);
+    match (segment, list.value) {
+        (None | Some(FieldValue::Null), FieldValue::Array) => names(list.items).map(Segments::List),
+        (None | Some(FieldValue::Null), other) => mistake(format!("must be an array of strings, not {}", other.kind())),
+        (Some(_), _) => mistake("is given together with segment; a visit has one of them".to_owned()),
+    }
+}
+
+/// Returns the name of `segment`.
+fn one(segment: Option<FieldValue<'_>>) -> Result<Segments<'_>, Vec<FieldError>> {
+    if matches!(segment, None | Some(FieldValue::Null)) {
+        return Err(vec![FieldError::new("segment", "is required, or segments")]);
+    }
+    let name = text("segment", segment).and_then(SegmentName::parse);
+    name.map(Segments::One).map_err(|error| vec![error])
+}
+
+/// Returns the names of a list.
+fn names(items: Vec<FieldValue<'_>>) -> Result<Box<[SegmentName<'_>]>, Vec<FieldError>> {
+    if items.is_empty() || items.len() > Segments::MAX {
+        let why = match items.len() {
+            0 => "must not be empty".to_owned(),
+            _ => format!("has more than {} names, the limit", Segments::MAX),
+        };
+        return Err(vec![FieldError::new("segments", why)]);
+    }
+    let (mut names, mut errors) = (Vec::with_capacity(items.len()), Vec::new());
+    for (index, item) in items.into_iter().enumerate() {
+        let name = match item {
+            FieldValue::Text(text) => SegmentName::parse(text).map_err(|error| error.detail),
+            other => Err(format!("must be a string, not {}", other.kind())),
+        };
+        match name {
+            Ok(name) => names.push(name),
+            Err(why) => errors.push(FieldError::new(Segments::field_in_list(index), why)),
+        }
+        if errors.len() == MAX_ERRORS {
+            break;
+        }
+    }
+    if errors.is_empty() { Ok(names.into()) } else { Err(errors) }
 }
 
 /// Returns the time of an optional field.
@@ -92,9 +126,13 @@ pub(super) fn time(field: &'static str, value: Option<FieldValue<'_>>) -> Result
 enum Field {
     UserId,
     Segment,
+    Segments,
     SeenAt,
     Unknown(String),
 }
+
+/// The mistake of a field that is repeated.
+const REPEATED: &str = "is given more than once";
 
 impl<'de> Deserialize<'de> for RawFields<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -104,7 +142,7 @@ impl<'de> Deserialize<'de> for RawFields<'de> {
             type Value = RawFields<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object with user_id, segment and optionally seen_at")
+                f.write_str("an object with user_id, segment or segments, and optionally seen_at")
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
@@ -114,15 +152,22 @@ impl<'de> Deserialize<'de> for RawFields<'de> {
                         Field::UserId => ("user_id", &mut raw.user_id),
                         Field::Segment => ("segment", &mut raw.segment),
                         Field::SeenAt => ("seen_at", &mut raw.seen_at),
+                        Field::Segments => {
+                            if raw.segments.replace(map.next_value()?).is_some() {
+                                raw.push_error(FieldError::new("segments", REPEATED));
+                            }
+                            continue;
+                        }
                         Field::Unknown(name) => {
                             map.next_value::<IgnoredAny>()?;
-                            let detail = "is not a field of a visit; those are user_id, segment and seen_at";
+                            let detail =
+                                "is not a field of a visit; those are user_id, segment or segments, and seen_at";
                             raw.push_error(FieldError::new(truncated(name), detail));
                             continue;
                         }
                     };
                     if slot.replace(map.next_value()?).is_some() {
-                        raw.push_error(FieldError::new(name, "is given more than once"));
+                        raw.push_error(FieldError::new(name, REPEATED));
                     }
                 }
                 Ok(raw)
@@ -130,59 +175,5 @@ impl<'de> Deserialize<'de> for RawFields<'de> {
         }
 
         deserializer.deserialize_map(Fields)
-    }
-}
-
-impl<'de> Deserialize<'de> for FieldValue<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct AnyValue;
-
-        impl<'de> Visitor<'de> for AnyValue {
-            type Value = FieldValue<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON value")
-            }
-
-            fn visit_unit<E>(self) -> Result<Self::Value, E> {
-                Ok(FieldValue::Null)
-            }
-
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(FieldValue::Text(Cow::Borrowed(text)))
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(FieldValue::Text(Cow::Owned(text.to_owned())))
-            }
-
-            fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
-                Ok(FieldValue::Number(number as f64))
-            }
-
-            fn visit_i64<E>(self, number: i64) -> Result<Self::Value, E> {
-                Ok(FieldValue::Number(number as f64))
-            }
-
-            fn visit_f64<E>(self, number: f64) -> Result<Self::Value, E> {
-                Ok(FieldValue::Number(number))
-            }
-
-            fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-                Ok(FieldValue::Boolean)
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                while seq.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(FieldValue::Array)
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-                Ok(FieldValue::Object)
-            }
-        }
-
-        deserializer.deserialize_any(AnyValue)
     }
 }

@@ -1,11 +1,13 @@
-//! The JSON form of a visit: `{"user_id": "u104010", "segment": "sports", "seen_at": 1763805600}`.
+//! The JSON form of a visit: `{"user_id": "u104010", "segment": "sports", "seen_at": 1763805600}`. With
+//! `"segments": ["sports", "news"]` it is as many visits.
 //!
 //! Parses in one pass, and borrows where it can. A field of the wrong type doesn't end the pass, so that one answer
 //! names all mistakes. Unknown fields are errors, since a misspelt `seen_at` would silently record the wrong time.
 
 mod error;
 mod fields;
-mod raw_visit;
+mod raw_visits;
+mod value;
 
 use std::str::Utf8Error;
 
@@ -13,29 +15,31 @@ use serde::de::IgnoredAny;
 use serde_json::error::Category;
 
 pub use self::error::VisitError;
-use self::fields::{FieldValue, RawFields};
-pub use self::raw_visit::RawVisit;
-use super::{Timestamp, Visit};
+use self::fields::RawFields;
+pub use self::raw_visits::RawVisits;
+use self::value::FieldValue;
+use super::{Timestamp, Visits};
 
-/// Parses a visit that arrives at `now`.
+/// Parses visits that arrive at `now`. With one invalid name, all are invalid, so that a caller can correct the name and
+/// repeat the whole.
 ///
 /// # Errors
 ///
-/// A [`VisitError`] that names every mistake.
-pub fn parse(json: &[u8], now: Timestamp) -> Result<Visit<'_>, VisitError> {
+/// A [`VisitError`] that names every mistake, or the first ones.
+pub fn parse(json: &[u8], now: Timestamp) -> Result<Visits<'_>, VisitError> {
     read(json)?.at(now)
 }
 
-/// Parses a visit without comparing its time with a clock.
+/// Parses visits without comparing their time with a clock.
 ///
 /// # Errors
 ///
 /// As [`parse`], except for a `seen_at` that is ahead of the clock.
-pub fn read(json: &[u8]) -> Result<RawVisit<'_>, VisitError> {
+pub fn read(json: &[u8]) -> Result<RawVisits<'_>, VisitError> {
     // One check of the whole is cheaper than one of each string, and includes the skipped ones.
     let utf_8 = std::str::from_utf8(json).map_err(|error| not_utf_8(error, json))?;
     let raw: RawFields<'_> = serde_json::from_str(utf_8).map_err(|error| explain(&error, json))?;
-    RawVisit::from_fields(raw)
+    RawVisits::from_fields(raw)
 }
 
 /// Detects input that only looks as if it were not JSON, by its first bytes. The message of the parser would mislead.
@@ -99,6 +103,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::domain::{SegmentName, Segments};
 
     const NOW: Timestamp = Timestamp::from_millis(1_795_341_600_000);
 
@@ -121,9 +126,41 @@ mod tests {
     #[case::epoch(r#"{"user_id":"u1","segment":"sports","seen_at":0}"#, -1_795_341_600_000)]
     #[case::escapes(r#"{"user_\u0069d":"\u00751","segment":"s\u0070orts"}"#, 0)]
     fn parse_reads_a_visit(#[case] json: &str, #[case] offset_millis: i64) {
-        let visit = parse(json.as_bytes(), NOW).unwrap();
-        assert_eq!((visit.user_id.as_str(), visit.segment.as_str()), ("u1", "sports"));
-        assert_eq!(visit.seen_at.as_millis() - NOW.as_millis(), offset_millis);
+        let visits = parse(json.as_bytes(), NOW).unwrap();
+        let sports = Segments::One(SegmentName::parse("sports").unwrap());
+        assert_eq!((visits.user_id.as_str(), &visits.segments), ("u1", &sports));
+        assert_eq!(visits.seen_at.as_millis() - NOW.as_millis(), offset_millis);
+    }
+
+    #[rstest]
+    #[case::one(r#"{"user_id":"u1","segments":["sports"]}"#, &["sports"])]
+    #[case::several(r#"{"segments":["sports","news","s\u00f6"],"user_id":"u1"}"#, &["sports", "news", "sö"])]
+    #[case::repeated_name(r#"{"user_id":"u1","segments":["news","news"]}"#, &["news", "news"])]
+    #[case::null_segment(r#"{"user_id":"u1","segment":null,"segments":["sports"]}"#, &["sports"])]
+    fn parse_reads_a_list_of_segments(#[case] json: &str, #[case] expected: &[&str]) {
+        let names = expected.iter().map(|name| SegmentName::parse(*name).unwrap());
+        assert_eq!(parse(json.as_bytes(), NOW).unwrap().segments, Segments::List(names.collect()));
+    }
+
+    #[test]
+    fn parse_ignores_segments_that_are_null() {
+        let json = br#"{"user_id":"u1","segment":"sports","segments":null}"#;
+        assert_eq!(parse(json, NOW).unwrap().segments, Segments::One(SegmentName::parse("sports").unwrap()));
+    }
+
+    fn with_segments(count: usize) -> String {
+        let names: Vec<_> = (0..count).map(|n| format!("\"s{n}\"")).collect();
+        format!(r#"{{"user_id":"u1","segments":[{}]}}"#, names.join(","))
+    }
+
+    #[test]
+    fn parse_limits_the_number_of_segments() {
+        let visits = with_segments(100);
+        assert_eq!(parse(visits.as_bytes(), NOW).unwrap().segments.as_slice().len(), 100);
+        for count in [101, 1_000] {
+            let expected = ("segments".to_owned(), "has more than 100 names, the limit".to_owned());
+            assert_eq!(fields(&with_segments(count)), [expected]);
+        }
     }
 
     #[rstest]
@@ -177,7 +214,30 @@ mod tests {
     }
 
     #[rstest]
-    #[case::missing(r#"{"user_id":"u1"}"#, "segment", "is required")]
+    #[case::missing(r#"{"user_id":"u1"}"#, "segment", "is required, or segments")]
+    #[case::both_null(r#"{"user_id":"u1","segment":null,"segments":null}"#, "segment", "is required, or segments")]
+    #[case::both(
+        r#"{"user_id":"u1","segment":"s","segments":["s"]}"#,
+        "segments",
+        "is given together with segment; a visit has one of them"
+    )]
+    #[case::both_and_invalid(
+        r#"{"user_id":"u1","segment":7,"segments":"s"}"#,
+        "segments",
+        "is given together with segment; a visit has one of them"
+    )]
+    #[case::no_list(r#"{"user_id":"u1","segments":"s"}"#, "segments", "must be an array of strings, not a string")]
+    #[case::object_for_a_list(
+        r#"{"user_id":"u1","segments":{"s":1}}"#,
+        "segments",
+        "must be an array of strings, not an object"
+    )]
+    #[case::empty_list(r#"{"user_id":"u1","segments":[]}"#, "segments", "must not be empty")]
+    #[case::empty_name(r#"{"user_id":"u1","segments":["s","s","s",""]}"#, "segments[3]", "must not be empty")]
+    #[case::number_in_a_list(r#"{"user_id":"u1","segments":[7]}"#, "segments[0]", "must be a string, not a number")]
+    #[case::null_in_a_list(r#"{"user_id":"u1","segments":["s",null]}"#, "segments[1]", "must be a string, not null")]
+    #[case::nested_list(r#"{"user_id":"u1","segments":[["s"]]}"#, "segments[0]", "must be a string, not an array")]
+    #[case::two_lists(r#"{"user_id":"u1","segments":["s"],"segments":["s"]}"#, "segments", "is given more than once")]
     #[case::null(r#"{"user_id":null,"segment":"s"}"#, "user_id", "is required")]
     #[case::number(r#"{"user_id":104010,"segment":"s"}"#, "user_id", "must be a string, not a number")]
     #[case::array(r#"{"user_id":"u1","segment":["s"]}"#, "segment", "must be a string, not an array")]
@@ -187,7 +247,7 @@ mod tests {
     #[case::misspelt(
         r#"{"user_id":"u1","segment":"s","seenat":1}"#,
         "seenat",
-        "is not a field of a visit; those are user_id, segment and seen_at"
+        "is not a field of a visit; those are user_id, segment or segments, and seen_at"
     )]
     #[case::date_alone(
         r#"{"user_id":"u1","segment":"s","seen_at":"2026-11-22"}"#,
@@ -218,6 +278,14 @@ mod tests {
         let named: Vec<_> = fields(r#"{"user_id":7,"extra":[1,{"a":2}],"seen_at":"soon"}"#);
         let named: Vec<_> = named.iter().map(|(field, _)| field.as_str()).collect();
         assert_eq!(named, ["extra", "user_id", "segment", "seen_at"]);
+    }
+
+    #[test]
+    fn parse_names_the_first_ten_invalid_names_of_a_list() {
+        let named = fields(&format!(r#"{{"user_id":7,"segments":["s"{}]}}"#, ",\"\"".repeat(50)));
+        let named: Vec<_> = named.iter().map(|(field, _)| field.as_str()).collect();
+        assert_eq!(named.len(), 11);
+        assert_eq!((named[0], named[1], named[10]), ("user_id", "segments[1]", "segments[10]"));
     }
 
     #[test]

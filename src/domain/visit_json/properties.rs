@@ -9,10 +9,10 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
 use super::{VisitError, misdetected_format, parse};
-use crate::domain::{SegmentName, Timestamp, UserId, Visit};
+use crate::domain::{SegmentName, Segments, Timestamp, UserId, Visits};
 
 const NOW: Timestamp = Timestamp::from_millis(1_795_341_600_000);
-const FIELDS: [&str; 3] = ["user_id", "segment", "seen_at"];
+const FIELDS: [&str; 4] = ["user_id", "segment", "segments", "seen_at"];
 
 /// The members of an object, including repeated ones.
 struct Members(Vec<(String, Value)>);
@@ -41,16 +41,27 @@ impl<'de> Deserialize<'de> for Members {
     }
 }
 
-/// Returns the user, the segment and the milliseconds of a visit, by the documented rules.
-fn expected_visit(members: &[(String, Value)]) -> Option<(String, String, i64)> {
+/// Returns the name that `value` is, if it is valid.
+fn name_of(value: &Value, longest: usize) -> Option<String> {
+    let text = value.as_str()?;
+    let is_good = !text.is_empty() && text.len() <= longest && text.trim() == text;
+    (is_good && !text.chars().any(char::is_control)).then(|| text.to_owned())
+}
+
+/// Returns the user, the segments and the milliseconds of visits, by the documented rules.
+fn expected_visits(members: &[(String, Value)]) -> Option<(String, Vec<String>, i64)> {
     let values =
         |name: &str| members.iter().filter(|(found, _)| found == name).map(|(_, value)| value).collect::<Vec<_>>();
-    let name = |field: &str, longest: usize| match values(field)[..] {
-        [Value::String(text)] => {
-            let is_good = !text.is_empty() && text.len() <= longest && text.trim() == text;
-            (is_good && !text.chars().any(char::is_control)).then(|| text.clone())
+    let user_id = match values("user_id")[..] {
+        [value] => name_of(value, 256)?,
+        _ => return None,
+    };
+    let segments: Vec<_> = match (&values("segment")[..], &values("segments")[..]) {
+        ([segment], [] | [Value::Null]) => vec![name_of(segment, 128)?],
+        ([] | [Value::Null], [Value::Array(names)]) if (1..=100).contains(&names.len()) => {
+            names.iter().map(|name| name_of(name, 128)).collect::<Option<_>>()?
         }
-        _ => None,
+        _ => return None,
     };
     let now = NOW.as_millis();
     let seen_at = match values("seen_at")[..] {
@@ -64,7 +75,7 @@ fn expected_visit(members: &[(String, Value)]) -> Option<(String, String, i64)> 
     };
     let seen_at = seen_at.filter(|seen_at| *seen_at <= now + 300_000)?.min(now);
     let has_no_others = members.iter().all(|(name, _)| FIELDS.contains(&name.as_str()));
-    has_no_others.then_some((name("user_id", 256)?, name("segment", 128)?, seen_at))
+    has_no_others.then_some((user_id, segments, seen_at))
 }
 
 /// Checks that the parser assert_agrees with the reference on `json`.
@@ -80,10 +91,11 @@ fn assert_agrees(json: &[u8]) -> Result<(), TestCaseError> {
     prop_assert!(value.is_none() || !is_told_not_json, "{verdict:?}");
 
     let members = text.and_then(|text| serde_json::from_str::<Members>(text).ok());
-    let expected = members.and_then(|Members(members)| expected_visit(&members));
+    let expected = members.and_then(|Members(members)| expected_visits(&members));
     match (verdict, value) {
-        (Ok(Visit { user_id, segment, seen_at }), _) => {
-            let found = (user_id.as_str().to_owned(), segment.as_str().to_owned(), seen_at.as_millis());
+        (Ok(Visits { user_id, segments, seen_at }), _) => {
+            let segments = segments.as_slice().iter().map(|name| name.as_str().to_owned()).collect();
+            let found = (user_id.as_str().to_owned(), segments, seen_at.as_millis());
             prop_assert_eq!(Some(found), expected);
         }
         (Err(error), value) => {
@@ -142,14 +154,36 @@ fn time() -> impl Strategy<Value = (i64, Option<String>)> {
     ]
 }
 
-/// A valid visit and its JSON, with fields in any order, any white space and any escapes.
-fn visit() -> impl Strategy<Value = (Visit<'static>, String)> {
-    let space = || prop::sample::select(vec!["", "", " ", "\t", "\r\n"]);
-    let parts = (name(UserId::MAX_BYTES), name(SegmentName::MAX_BYTES), time());
-    parts.prop_flat_map(move |(user, segment, (millis, seen_at))| {
-        let visit = Visit {
+/// One segment or a list, and the field with its JSON, with any white space and any escapes.
+fn segments() -> impl Strategy<Value = (Segments<'static>, (&'static str, String))> {
+    let parse = |name: String| SegmentName::parse(name).expect("the strategy makes valid names");
+    let one = name(SegmentName::MAX_BYTES).prop_flat_map(move |name| {
+        let segments = Segments::One(parse(name.clone()));
+        quoted(name).prop_map(move |json| (segments.clone(), ("segment", json)))
+    });
+    let names = prop::collection::vec(name(SegmentName::MAX_BYTES), 1..5);
+    let list = names.prop_flat_map(move |names| {
+        let segments = Segments::List(names.iter().cloned().map(parse).collect());
+        let items: Vec<_> = names.into_iter().map(|name| (quoted(name), space())).collect();
+        items.prop_map(move |items| {
+            let items: Vec<_> = items.iter().map(|(name, space)| format!("{name}{space}")).collect();
+            (segments.clone(), ("segments", format!("[{}]", items.join(","))))
+        })
+    });
+    prop_oneof![one, list]
+}
+
+fn space() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["", "", " ", "\t", "\r\n"])
+}
+
+/// Valid visits and their JSON, with fields in any order, any white space and any escapes.
+fn visits() -> impl Strategy<Value = (Visits<'static>, String)> {
+    let parts = (name(UserId::MAX_BYTES), segments(), time());
+    parts.prop_flat_map(move |(user, (segments, (member, list)), (millis, seen_at))| {
+        let visits = Visits {
             user_id: UserId::parse(user.clone()).expect("the strategy makes valid IDs"),
-            segment: SegmentName::parse(segment.clone()).expect("the strategy makes valid names"),
+            segments,
             seen_at: Timestamp::from_millis(millis),
         };
         let field = move |name: &str, value: BoxedStrategy<String>| {
@@ -157,16 +191,18 @@ fn visit() -> impl Strategy<Value = (Visit<'static>, String)> {
                 .prop_map(|(a, name, b, c, value, d)| format!("{a}{name}{b}:{c}{value}{d}"))
         };
         let mut fields = vec![field("user_id", quoted(user).boxed()).boxed()];
-        fields.push(field("segment", quoted(segment).boxed()).boxed());
+        fields.push(field(member, Just(list).boxed()).boxed());
         fields.extend(seen_at.map(|time| field("seen_at", Just(time).boxed()).boxed()));
         let json = fields.prop_shuffle().prop_map(|fields| format!("{{{}}}", fields.join(",")));
-        (Just(visit), json)
+        (Just(visits), json)
     })
 }
 
 /// An object of known and unknown fields, which may be repeated, with valid and invalid values.
 fn object() -> impl Strategy<Value = String> {
-    let name = prop::sample::select(vec!["user_id", "user_id", "segment", "segment", "seen_at", "other", ""]);
+    let name = prop::sample::select(vec![
+        "user_id", "user_id", "segment", "segment", "segments", "segments", "seen_at", "other", "",
+    ]);
     let value = prop::sample::select(vec![
         r#""u1""#,
         r#""sports""#,
@@ -187,6 +223,10 @@ fn object() -> impl Strategy<Value = String> {
         "null",
         "true",
         "[1,[]]",
+        "[]",
+        r#"["sports","news"]"#,
+        r#"["sports",""]"#,
+        r#"["sports",null]"#,
         r#"{"a":{}}"#,
         "[",
         "01",
@@ -195,6 +235,7 @@ fn object() -> impl Strategy<Value = String> {
     let good = prop::sample::select(vec![
         ("user_id", r#""u1""#),
         ("segment", r#""sports""#),
+        ("segments", r#"["sports","news"]"#),
         ("seen_at", "1795341600"),
         ("seen_at", "null"),
     ]);
@@ -264,7 +305,7 @@ proptest! {
 
     #[test]
     fn parse_agrees_with_the_reference_on_an_edited_visit(
-        (_, json) in visit(),
+        (_, json) in visits(),
         edits in prop::collection::vec(Edit::any(), 1..4),
     ) {
         let mut json = json.into_bytes();
@@ -273,19 +314,25 @@ proptest! {
     }
 
     #[test]
-    fn parse_reads_a_visit_in_any_notation((visit, json) in visit()) {
-        prop_assert_eq!(parse(json.as_bytes(), NOW), Ok(visit));
+    fn parse_reads_a_visit_in_any_notation((visits, json) in visits()) {
+        prop_assert_eq!(parse(json.as_bytes(), NOW), Ok(visits));
         assert_agrees(json.as_bytes())?;
     }
 
     #[test]
-    fn parse_names_a_repeated_field((_, json) in visit(), which in 0..2_usize) {
-        let twice = json.replacen('{', &format!("{{\"{}\":\"u1\",", FIELDS[which]), 1);
+    fn parse_names_a_repeated_field((_, json) in visits(), repeats_user in any::<bool>()) {
+        let visits = parse(json.as_bytes(), NOW).expect("the strategy makes valid visits");
+        let member = match visits.segments {
+            _ if repeats_user => "user_id",
+            Segments::One(_) => "segment",
+            Segments::List(_) => "segments",
+        };
+        let twice = json.replacen('{', &format!("{{\"{member}\":\"u1\","), 1);
         let Err(VisitError::Fields(errors)) = parse(twice.as_bytes(), NOW) else {
             return Err(TestCaseError::fail(twice));
         };
         let named: Vec<_> = errors.iter().map(|error| (&*error.field, error.detail.as_str())).collect();
-        prop_assert_eq!(named, [(FIELDS[which], "is given more than once")]);
+        prop_assert_eq!(named, [(member, "is given more than once")]);
     }
 }
 
@@ -296,7 +343,7 @@ fn parse_reads_deep_nesting_without_recursion_in_linear_time() {
     let judge = || {
         for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
             let deep = format!("{}0{}", open.repeat(LEVELS), close.repeat(LEVELS));
-            for field in ["user_id", "segment", "seen_at", "other"] {
+            for field in ["user_id", "segment", "segments", "seen_at", "other"] {
                 let json = format!("{{\"{field}\":{deep},\"user_id\":\"u1\",\"segment\":\"sports\"}}");
                 assert!(matches!(parse(json.as_bytes(), NOW), Err(VisitError::Fields(_))), "{field}");
                 let unfinished = &json[..json.len() / 2];

@@ -15,10 +15,10 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::{Instrument as _, Span};
@@ -73,9 +73,17 @@ impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
         let span = tracing::info_span!(target: TRACED, "wait for batch");
         let response =
             self.enqueue(shard, request, span.clone()).inspect_err(|error| self.shared.store.log_error(error))?;
-        match response.instrument(span).await {
-            Ok(response) => response,
-            Err(_) => Err(redis::Error::Lost("the batch panicked".to_owned()).into()),
+        received(response).instrument(span).await
+    }
+
+    /// Sends all of `requests` with the next batch of `shard`, and waits for their responses, as [`Self::submit`] does.
+    /// They need the room of one request only, so that a queue never refuses them for their number.
+    pub async fn submit_all(&self, shard: Shard, requests: Vec<Req>) -> Vec<Response<Resp>> {
+        let (span, count) = (tracing::info_span!(target: TRACED, "wait for batch"), requests.len());
+        let responses = self.enqueue_all(shard, requests, &span);
+        match responses.inspect_err(|error| self.shared.store.log_error(error)) {
+            Ok(responses) => join_all(responses.into_iter().map(received)).instrument(span).await,
+            Err(error) => std::iter::repeat_with(|| Err(error.clone())).take(count).collect(),
         }
     }
 
@@ -85,19 +93,44 @@ impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
         request: Req,
         span: Span,
     ) -> Result<oneshot::Receiver<Response<Resp>>, store::Error> {
-        let limits = self.shared.store.limits();
-        let max_pending = shard.max_pending(limits.max_pending);
+        let mut queue = self.lock_with_room(shard)?;
+        Ok(self.push(&mut queue, shard, request, span))
+    }
+
+    fn enqueue_all(
+        &self,
+        shard: Shard,
+        requests: Vec<Req>,
+        span: &Span,
+    ) -> Result<Vec<oneshot::Receiver<Response<Resp>>>, store::Error> {
+        let mut queue = self.lock_with_room(shard)?;
+        // One lock for all, so that no task takes a part of them. Their batch needs a link to one span only.
+        let spans = std::iter::once(span.clone()).chain(std::iter::repeat_with(Span::none));
+        Ok(requests.into_iter().zip(spans).map(|(request, span)| self.push(&mut queue, shard, request, span)).collect())
+    }
+
+    /// Locks the queue of `shard`, which has room for another request.
+    fn lock_with_room(&self, shard: Shard) -> Result<MutexGuard<'_, Queue<Req, Resp>>, store::Error> {
+        let max_pending = shard.max_pending(self.shared.store.limits().max_pending);
         let mut queue = lock(&self.shared.shards[shard.index]);
-        if !queue.make_room(max_pending) {
-            return Err(store::Error::Overloaded(max_pending));
-        }
+        if queue.make_room(max_pending) { Ok(queue) } else { Err(store::Error::Overloaded(max_pending)) }
+    }
+
+    /// Adds `request` to the locked queue of `shard`, and starts a task if the queue needs one.
+    fn push(
+        &self,
+        queue: &mut Queue<Req, Resp>,
+        shard: Shard,
+        request: Req,
+        span: Span,
+    ) -> oneshot::Receiver<Response<Resp>> {
         let (sender, receiver) = oneshot::channel();
         // Read under the lock, so that the queue is in the order of deadlines. `time_out` relies on it.
-        let caller = Caller::new(Instant::now() + limits.answer, sender);
+        let caller = Caller::new(Instant::now() + self.shared.store.limits().answer, sender);
         if queue.push(Pending { request, span, caller }, self.max_tasks()) {
             tokio::spawn(self.clone().send_batches(shard.index));
         }
-        Ok(receiver)
+        receiver
     }
 
     /// Returns how many batches of a shard may be in flight. A wait for replicas blocks the connection, so that a second
@@ -172,6 +205,11 @@ impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
         let pending = self.shared.shards.iter().map(|queue| lock(queue).pending()).sum();
         self.shared.metrics.set_pending(pending);
     }
+}
+
+/// Waits for the response to a request.
+async fn received<Resp>(response: oneshot::Receiver<Response<Resp>>) -> Response<Resp> {
+    response.await.unwrap_or_else(|_| Err(redis::Error::Lost("the batch panicked".to_owned()).into()))
 }
 
 /// Creates the span of a batch: in the first of its requests' traces, with links to the others.

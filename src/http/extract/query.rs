@@ -95,6 +95,9 @@ impl Parameters {
     ///
     /// A [`Problem`] if the query can't be decoded.
     pub fn of(uri: &Uri) -> Result<Self> {
+        if uri.query().is_none() {
+            return Ok(Self(Vec::new()));
+        }
         // The decoder would replace other bytes, and the name of a segment would become another one.
         if !uri.query().is_none_or(decodes_to_utf8) {
             return Err(Problem::new(ProblemKind::Invalid, "The query must be UTF-8, percent-encoded."));
@@ -162,6 +165,16 @@ impl Parameters {
             let number = text.parse().ok().filter(|number| (1..=max).contains(number));
             number.ok_or_else(|| format!("must be a number from 1 to {max}"))
         })
+    }
+
+    /// Returns whether the parameter `name` is `true`. Without it, the answer is false.
+    ///
+    /// # Errors
+    ///
+    /// See [`Self::one`].
+    pub fn flag(&self, name: &'static str) -> Result<bool> {
+        let flag = self.one(name, |text| text.parse().map_err(|_| "must be true or false".to_owned()))?;
+        Ok(flag.unwrap_or(false))
     }
 
     /// Returns the parameter `window`, or the configured window.

@@ -62,9 +62,9 @@ impl VisitMetrics {
         self.accepted.increment(visits);
     }
 
-    /// Counts a visit outside the window.
-    pub fn expired(&self) {
-        self.expired.increment(1);
+    /// Counts visits outside the window.
+    pub fn expired(&self, visits: u64) {
+        self.expired.increment(visits);
     }
 
     /// Counts a rejected visit.
@@ -72,9 +72,9 @@ impl VisitMetrics {
         self.rejected.add(reason, 1);
     }
 
-    /// Counts a visit whose caller stopped waiting.
-    pub fn abandoned(&self) {
-        self.failed.add(ABANDONED, 1);
+    /// Counts visits whose caller stopped waiting.
+    pub fn abandoned(&self, visits: u64) {
+        self.failed.add(ABANDONED, visits);
     }
 
     /// Counts visits that Redis didn't acknowledge, by the [kind](crate::redis::Error::kind) of the error.

@@ -75,14 +75,14 @@ async fn batch_names_bad_visits_of_an_array_by_position() {
     ]);
     let report = accepted(app.post_array(&visits).await).await;
     assert_eq!((&report["accepted"], &report["rejected"]), (&json!(1), &json!(3)));
-    let detail = "it must be one object with user_id, segment and optionally seen_at, not a string";
+    let detail = "it must be one object with user_id, segment or segments, and optionally seen_at, not a string";
     assert_eq!(
         report["errors"],
         json!([
             { "line": 2, "field": "user_id", "detail": "must not be empty" },
             { "line": 2, "field": "segment", "detail": "must be a string, not a number" },
             { "line": 3, "detail": detail },
-            { "line": 4, "field": "seenat", "detail": "is not a field of a visit; those are user_id, segment and seen_at" },
+            { "line": 4, "field": "seenat", "detail": "is not a field of a visit; those are user_id, segment or segments, and seen_at" },
         ])
     );
     assert_eq!(app.count("sports").await, 1);
@@ -105,7 +105,10 @@ async fn batch_is_422_without_a_valid_visit() {
     for response in [by_array, by_line] {
         let document = problem(response, 422, "invalid-request").await;
         assert_eq!((&document["accepted"], &document["rejected"]), (&json!(0), &json!(1)), "{document}");
-        assert_eq!(document["errors"], json!([{ "line": 1, "field": "segment", "detail": "is required" }]));
+        assert_eq!(
+            document["errors"],
+            json!([{ "line": 1, "field": "segment", "detail": "is required, or segments" }])
+        );
     }
     assert!(redis.sets().is_empty());
 }

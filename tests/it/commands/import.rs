@@ -139,6 +139,123 @@ fn import_names_rejected_records_by_their_line() {
     assert_eq!(details[4], "is longer than 16384 bytes");
 }
 
+/// Returns 3,000 lines of as many users, each with 1 to 7 segments, and the number of visits.
+fn several_segments() -> (String, u64) {
+    let seen_at = seconds_ago(3_000);
+    let (mut text, mut visits) = (String::new(), 0);
+    for n in 0..3_000 {
+        let segments: Vec<_> = (0..=n % 7).map(|segment| format!("\"s{segment}\"")).collect();
+        writeln!(text, r#"{{"user_id":"u{n}","segments":[{}],"seen_at":{seen_at}}}"#, segments.join(",")).unwrap();
+        visits += segments.len() as u64;
+    }
+    (text, visits)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn import_writes_a_visit_to_each_of_several_segments() {
+    let (text, visits) = several_segments();
+    let (folder, redis, other) = (tempfile::tempdir().unwrap(), Redis::start(), Redis::start());
+    let app = TestApp::spawn(&other).await;
+    fs::write(folder.path().join("visits"), &text).unwrap();
+    let (redis_url, service_url) = (redis.url(), format!("http://{}", app.address));
+    for (target, redis) in [(["--redis-url", &redis_url], &redis), (["--url", &service_url], &other)] {
+        let (succeeded, stderr) = outcome(import(folder.path(), &["visits"]).args(target));
+        assert!(succeeded, "{stderr}");
+        assert!(stderr.starts_with(&format!("{visits} accepted, 0 expired, 0 rejected; ")), "{stderr}");
+        assert_eq!(members(redis), visits);
+    }
+    // The export has a line for each visit.
+    let exported = run(binary(folder.path()).args(["export", "--redis-url", &redis_url])).stdout;
+    assert_eq!(exported.iter().filter(|byte| **byte == b'\n').count() as u64, visits);
+    fs::write(folder.path().join("exported"), exported).unwrap();
+    let (before, _) = (data_set(&redis), redis.call::<()>(&["FLUSHALL"]));
+    let (succeeded, stderr) = outcome(&mut import(folder.path(), &["exported", "--redis-url", &redis_url]));
+    assert!(succeeded, "{stderr}");
+    assert_eq!(data_set(&redis), before);
+}
+
+/// A run that was interrupted within the file continues with the lines after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn import_resumes_lines_of_several_segments() {
+    let (text, visits) = several_segments();
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    let url = redis.url();
+    fs::write(folder.path().join("visits"), &text).unwrap();
+    let line = interrupt(folder.path(), &["--redis-url", &url], text.as_bytes()).await;
+    assert!((1..3_000).contains(&line), "{line}");
+    let resume = ["visits", "--resume", "--state", "state", "--redis-url", &url];
+    let (succeeded, stderr) = outcome(&mut import(folder.path(), &resume));
+    assert!(succeeded, "{stderr}");
+    assert!(stderr.contains(&format!("{visits} accepted, 0 expired, 0 rejected (")), "{stderr}");
+    assert_eq!(members(&redis), visits);
+}
+
+#[rstest]
+#[case::into_redis(false)]
+#[case::into_a_service(true)]
+#[tokio::test(flavor = "multi_thread")]
+async fn import_names_the_segment_of_a_list_that_is_rejected(#[case] by_service: bool) {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    let limit = if by_service { "2" } else { "3" };
+    let app = TestApp::spawn_with(&redis, settings([("max_segments", limit)])).await;
+    let text = r#"{"user_id":"u0","segment":"s1"}
+{"user_id":"u1","segments":["s0","","s1"]}
+{"user_id":"u2","segments":["s0","s1","full"]}
+{"user_id":"u3","segment":"s0","segments":["s1"]}
+{"user_id":"u4","segments":["s0","s1","full"],"seen_at":1}
+{"user_id":"u5","segment":"full"}
+"#;
+    fs::write(folder.path().join("visits"), text).unwrap();
+    app.record("u9", "s0").await;
+    app.record("u9", "s1").await;
+    if !by_service {
+        redis.call::<()>(&["SET", "segment:full", "a key of another program"]);
+    }
+    let (redis_url, service_url) = (redis.url(), format!("http://{}", app.address));
+    let target = if by_service { ["--url", &service_url] } else { ["--redis-url", &redis_url] };
+    let (succeeded, stderr) = outcome(import(folder.path(), &["visits", "--errors", "errors"]).args(target));
+    assert!(!succeeded);
+    let summary = "3 accepted, 3 expired, 4 rejected; 3 without seen_at took the time of the import; ";
+    assert!(stderr.starts_with(summary), "{stderr}");
+    let errors = fs::read_to_string(folder.path().join("errors")).unwrap();
+    let errors: Vec<Value> = errors.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let found: Vec<_> = errors.iter().map(|error| (error["line"].as_u64().unwrap(), error["field"].as_str())).collect();
+    let expected = [(2, Some("segments[1]")), (3, Some("segments[2]")), (4, Some("segments")), (6, Some("segment"))];
+    assert_eq!(found, expected, "{errors:#?}");
+}
+
+#[rstest]
+#[case::ndjson(
+    "visits",
+    "{\"user_id\":\"u1\",\"segments\":[\"s1\",\"s2\"]}\n{\"user_id\":\"\",\"segment\":\"s1\"}\n\
+    {\"user_id\":\"u2\",\"segment\":\"s1\",\"seen_at\":1}\n"
+)]
+#[case::csv("visits.csv", "user_id,segment,seen_at\nu1,s1,2001-09-09\nu1,s1,1\n")]
+fn import_with_dry_run_validates_without_redis(#[case] name: &str, #[case] text: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join(name), text).unwrap();
+    // The state of an earlier import stays.
+    let state = folder.path().join(format!("{name}.import"));
+    fs::write(&state, "a state").unwrap();
+    // No Redis listens there.
+    let arguments = [name, "--dry-run", "--errors", "errors", "--redis-url", "redis://127.0.0.1:1"];
+    let (succeeded, stderr) = outcome(&mut import(folder.path(), &arguments));
+    assert!(!succeeded);
+    let lines: Vec<_> = stderr.lines().collect();
+    let (accepted, line, field) = if name == "visits" { (2, 2, "user_id") } else { (0, 2, "seen_at") };
+    assert_eq!(lines[0], "dry run: no visit is written");
+    assert!(lines[1].starts_with(&format!("{accepted} accepted, 1 expired, 1 rejected; ")), "{stderr}");
+    assert_eq!(lines[2..], ["segment-estimator: 1 line was rejected; see errors"]);
+    let error: Value = serde_json::from_str(&fs::read_to_string(folder.path().join("errors")).unwrap()).unwrap();
+    assert_eq!((&error["line"], &error["field"]), (&line.into(), &field.into()), "{error}");
+    assert_eq!(fs::read_to_string(state).unwrap(), "a state");
+
+    fs::write(folder.path().join(name), text.lines().next().unwrap()).unwrap();
+    let (succeeded, stderr) = outcome(&mut import(folder.path(), &[name, "--dry-run"]));
+    assert!(succeeded && stderr.contains(", 0 rejected; "), "{stderr}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3, "a data folder was created");
+}
+
 #[rstest]
 #[case::errors_into_the_input(&["--errors", "visits"], "--errors: visits is already in use; choose another file")]
 #[case::errors_by_another_path(&["--errors", "./visits"], "--errors: ./visits is already in use; choose another file")]

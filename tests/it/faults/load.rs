@@ -12,8 +12,8 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::ledger::Ledger;
-use super::visits::{SEGMENTS, SentVisit};
+use super::ledger::{Ledger, PendingVisit};
+use super::visits::{self, SEGMENTS, SentVisit};
 use crate::helpers::{Client, TIMEOUT, count_path};
 
 /// Senders of requests, until they are stopped.
@@ -119,42 +119,48 @@ impl Load {
 }
 
 impl Sender {
-    /// Returns a random visit of the day before the start. It can't expire, and is never ahead of the service's clock.
-    fn random_visit(&mut self) -> SentVisit {
+    /// Returns visits of a random user to one or several segments, on the day before the start. They can't expire, and
+    /// are never ahead of the service's clock.
+    fn random_visits(&mut self) -> Vec<SentVisit> {
         const DAY: i64 = 24 * 60 * 60 * 1_000;
-        SentVisit {
-            segment: self.random.random_range(0..SEGMENTS.len()),
-            user: self.random.random_range(0..Load::USERS),
-            seen_at: self.started.as_millis() - self.random.random_range(0..DAY),
-        }
+        // One in four has several segments.
+        let count = if self.random.random_ratio(1, 4) { self.random.random_range(2..=SEGMENTS.len()) } else { 1 };
+        let first = self.random.random_range(0..SEGMENTS.len());
+        let user = self.random.random_range(0..Load::USERS);
+        let seen_at = self.started.as_millis() - self.random.random_range(0..DAY);
+        (first..first + count).map(|segment| SentVisit { segment: segment % SEGMENTS.len(), user, seen_at }).collect()
+    }
+
+    fn attempt(&self, visits: &[SentVisit]) -> Vec<PendingVisit> {
+        visits.iter().map(|visit| self.ledger.attempt(*visit)).collect()
     }
 
     async fn post_visit(&mut self) {
-        let visit = self.random_visit();
-        let pending = self.ledger.attempt(visit);
+        let visits = self.random_visits();
+        let pending = self.attempt(&visits);
         let request = self.client.request("POST", "/segments").header("content-type", "application/json");
-        let Some(answer) = self.timely_answer(request.body(visit.json())).await else { return };
+        let Some(answer) = self.timely_answer(request.body(visits::json(&visits))).await else { return };
         if answer.status == StatusCode::NO_CONTENT {
-            self.ledger.acknowledge(pending);
+            pending.into_iter().for_each(|visit| self.ledger.acknowledge(visit));
         }
     }
 
     async fn post_batch(&mut self) {
-        let visits: Vec<_> = (0..self.random.random_range(1..300)).map(|_| self.random_visit()).collect();
-        let lines: String = visits.iter().map(|visit| visit.json() + "\n").collect();
-        let pending: Vec<_> = visits.iter().map(|visit| self.ledger.attempt(*visit)).collect();
+        let visits: Vec<_> = (0..self.random.random_range(1..300)).map(|_| self.random_visits()).collect();
+        let lines: String = visits.iter().map(|line| visits::json(line) + "\n").collect();
+        let pending: Vec<_> = visits.iter().map(|line| self.attempt(line)).collect();
         let since = Instant::now();
         let answer = self.answer(self.client.lines_request(lines)).await;
         self.tally.slowest_batch = self.tally.slowest_batch.max(since.elapsed());
         let Some(answer) = answer else { return };
         let report = answer.json();
         let done = if answer.status == StatusCode::OK {
-            assert_eq!(report["accepted"], visits.len(), "{report}");
+            assert_eq!(report["accepted"], visits.iter().map(Vec::len).sum::<usize>(), "{report}");
             visits.len()
         } else {
             usize::try_from(report["done_through_line"].as_u64().unwrap_or(0)).unwrap()
         };
-        pending.into_iter().take(done).for_each(|visit| self.ledger.acknowledge(visit));
+        pending.into_iter().take(done).flatten().for_each(|visit| self.ledger.acknowledge(visit));
     }
 
     /// Asks for a count, which must be right or 503.

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::ledger::Ledger;
-use super::visits::SentVisit;
+use super::visits::{self, SentVisit};
 use super::{exclusive, is_soak, post_probe, quick_or_soak, wait_for_recovery};
 use crate::helpers::{Client, Proxy, Redis, Service, Toxic, peak_memory};
 
@@ -55,7 +55,7 @@ async fn send(client: &Client, ledger: &Ledger, outcome: &Outcome, visit: SentVi
     let pending = ledger.attempt(visit);
     let since = Instant::now();
     let request = client.request("POST", "/segments").header("content-type", "application/json");
-    let answer = request.body(visit.json()).send().await.unwrap();
+    let answer = request.body(visits::json(&[visit])).send().await.unwrap();
     match answer.status() {
         StatusCode::NO_CONTENT => {
             ledger.acknowledge(pending);

@@ -15,10 +15,14 @@ pub struct SentVisit {
     pub seen_at: i64,
 }
 
-impl SentVisit {
-    /// Returns the visit as JSON on one line.
-    pub fn json(&self) -> String {
-        let (segment, seen_at) = (SEGMENTS[self.segment], Timestamp::from_millis(self.seen_at).as_score());
-        format!(r#"{{"user_id":"u{}","segment":"{segment}","seen_at":{seen_at}}}"#, self.user)
-    }
+/// Returns visits of one user at one time as JSON on one line: with `segment`, or as a list with `segments`.
+pub fn json(visits: &[SentVisit]) -> String {
+    let SentVisit { user, seen_at, .. } = visits[0];
+    let seen_at = Timestamp::from_millis(seen_at).as_score();
+    let names: Vec<_> = visits.iter().map(|visit| format!("\"{}\"", SEGMENTS[visit.segment])).collect();
+    let segments = match &names[..] {
+        [only] => format!("\"segment\":{only}"),
+        names => format!("\"segments\":[{}]", names.join(",")),
+    };
+    format!(r#"{{"user_id":"u{user}",{segments},"seen_at":{seen_at}}}"#)
 }

@@ -6,7 +6,7 @@ use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
 
 use super::format::{CsvFormat, FIELDS, FieldIndices, SEEN_AT};
 use crate::domain::FieldError;
-use crate::domain::visit_json::{RawVisit, VisitError};
+use crate::domain::visit_json::{RawVisits, VisitError};
 use crate::ingest::LineError;
 
 /// Splits a text that arrives in pieces into records. Holds at most one record, up to [`Self::MAX_BYTES`].
@@ -68,7 +68,7 @@ impl LinePosition {
 /// A record of a file.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::commands::import) enum CsvRecord<'a> {
-    Visit(Result<RawVisit<'a>, VisitError>),
+    Visit(Result<RawVisits<'a>, VisitError>),
     /// A record with another number of fields, or beyond a limit.
     Invalid(LineError),
     Header,
@@ -197,7 +197,7 @@ impl CsvRecords {
         }
         let [user_id, segment, seen_at] = texts;
         let seen_at = indices.of[SEEN_AT].map(|_| seen_at);
-        Ok(CsvRecord::Visit(RawVisit::from_texts(user_id, segment, seen_at)))
+        Ok(CsvRecord::Visit(RawVisits::from_texts(user_id, segment, seen_at)))
     }
 }
 
@@ -221,8 +221,9 @@ mod tests {
                 CsvRecord::Header => return,
                 CsvRecord::Invalid(error) => error.detail,
                 CsvRecord::Visit(Err(error)) => error.to_string(),
-                CsvRecord::Visit(Ok(RawVisit { user_id, segment, seen_at })) => {
+                CsvRecord::Visit(Ok(RawVisits { user_id, segments, seen_at })) => {
                     let seen_at = seen_at.map(|seen_at| format!(" {}", seen_at.as_millis()));
+                    let segment = &segments.as_slice()[0];
                     format!("{} {segment}{}", user_id.as_str(), seen_at.unwrap_or_default())
                 }
             };

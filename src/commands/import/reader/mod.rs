@@ -16,7 +16,7 @@ use super::witnesses::Witnesses;
 /// An event of the reading thread.
 pub(super) enum ReaderEvent {
     /// The records of earlier runs were skipped. Some of their visits are the witnesses. This is the first event. The
-    /// thread waits for the size of a chunk, in records.
+    /// thread waits for the size of a chunk.
     Skipped(Witnesses, oneshot::Sender<usize>),
     /// The input doesn't begin with the records of earlier runs. This is the first and last event.
     Differs,
@@ -66,7 +66,7 @@ impl From<ReceiverDropped> for ReadError {
 struct Reader {
     source: Source,
     encoding: Encoding,
-    /// The number of records in a chunk.
+    /// The number of visits and invalid records in a chunk. The segments of its last record may exceed it.
     chunk_size: usize,
     /// The end of the records of earlier runs.
     done: Position,
@@ -165,9 +165,9 @@ impl Reader {
         if let Encoding::Batch(clock, window) = &self.encoding
             && let Some(witnesses) = &mut self.witnesses
             && witnesses.is_next()
-            && let Some(visit) = record.visit()
+            && let Some(visits) = record.visits()
         {
-            witnesses.offer(visit, window.cutoff(clock.now()));
+            witnesses.offer(visits, window.cutoff(clock.now()));
         }
         if self.read.records < self.done.records { Ok(()) } else { self.finish_skipping() }
     }
@@ -192,7 +192,7 @@ impl Reader {
     }
 
     fn send_full_chunk(&mut self) -> Result<(), ReceiverDropped> {
-        if self.chunk.records() >= self.chunk_size { self.send_chunk() } else { Ok(()) }
+        if self.chunk.size() >= self.chunk_size { self.send_chunk() } else { Ok(()) }
     }
 
     fn send_chunk(&mut self) -> Result<(), ReceiverDropped> {

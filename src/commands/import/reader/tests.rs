@@ -48,7 +48,7 @@ fn read_all(file: &[u8], format: &Format, piece: usize, size: usize, done: Posit
     let mut keep = |chunk: Chunk| {
         let EncodedVisits::Lines(text) = chunk.visits else { panic!("the encoding is lines") };
         let text = String::from_utf8(text).unwrap();
-        let mut records: Vec<_> = chunk.lines.into_iter().zip(text.lines().map(str::to_owned)).collect();
+        let mut records: Vec<_> = chunk.origins.lines().iter().copied().zip(text.lines().map(str::to_owned)).collect();
         records.extend(chunk.errors.into_iter().map(|error| (error.line, error.detail)));
         records.sort();
         outcome.chunks.push((records, chunk.end));

@@ -9,6 +9,7 @@ use axum::response::Response;
 use http_body_util::BodyExt as _;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
+use utoipa::IntoParams;
 use utoipa::openapi::{ArrayBuilder, ObjectBuilder, Ref, Type};
 
 use super::{array, problems};
@@ -17,6 +18,7 @@ use crate::http::batch_report::BatchReport;
 use crate::http::docs::openapi::{responses, schemas};
 use crate::http::extract::auth::{Authorized, Write};
 use crate::http::extract::body::{self, MediaType};
+use crate::http::extract::query::{Parameters, QueryParams, StrictQuery};
 use crate::http::json::json;
 use crate::http::middleware::endpoint::with_timeout;
 use crate::http::problem::{Problem, Result};
@@ -38,11 +40,37 @@ schemas::schema_type!(
     }
 );
 
+/// The query parameters of a batch.
+#[derive(Clone, Copy, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct BatchQuery {
+    /// `true` answers 422 if a visit is rejected, for senders that look at the status only. The valid visits are recorded
+    /// all the same. False by default.
+    #[param(inline, value_type = Option<schemas::Flag>, example = false)]
+    strict: bool,
+    /// `true` validates the visits and writes nothing. The answer is that of a batch, with `dry_run: true`. False by
+    /// default.
+    #[param(inline, value_type = Option<schemas::Flag>, example = false)]
+    dry_run: bool,
+}
+
+impl QueryParams for BatchQuery {
+    const NAMES: &'static [&'static str] = &["strict", "dry_run"];
+
+    fn parse(query: &Parameters, _: &AppState) -> Result<Self> {
+        Ok(Self { strict: query.flag("strict")?, dry_run: query.flag("dry_run")? })
+    }
+}
+
 /// Record many visits.
 ///
 /// 200 once Redis has acknowledged all visits that were not rejected, with a report. An invalid line is reported by its
 /// number, and the batch continues. If no line is valid, the status is 422. After 10,000 rejected lines in a row, or if
-/// most of 100,000 were rejected, the batch is aborted with 422. An empty body or `[]` is 200 with nothing accepted.
+/// most of 100,000 were rejected, the batch is aborted with 422. An empty body or `[]` is 200 with nothing accepted. With
+/// `strict=true` a single rejected visit makes the status 422; the other visits are recorded.
+///
+/// A visit with `segments` counts as one visit for each name in `accepted` and `expired`. If it is not valid, none of them
+/// is written, and `rejected` counts it once. An error of a name has the field `segments[0]`, `segments[1]`, ...
 ///
 /// If a batch is aborted, the problem says how far it came, as `done_through_line`. A token that expires or is revoked
 /// during a stream aborts it. Repeating a part of a batch is harmless if its visits have a `seen_at`. The body may be
@@ -52,14 +80,15 @@ schemas::schema_type!(
     path = "/segments/batch",
     operation_id = "record_batch",
     tag = "visits",
+    params(BatchQuery),
     request_body(
         description = "An array of up to 1,000 visits and 1 MiB, or one visit per line without a limit on their number. A visit \
-                       takes at most 16 KiB. Lines are written while they arrive.",
+                       takes at most 16 KiB, and may have up to 100 `segments`. Lines are written while they arrive.",
         content(
             (Visits = "application/json", examples(
                 ("array" = (summary = "An array", value = json!([
                     { "user_id": "u104010", "segment": "sports" },
-                    { "user_id": "u104011", "segment": "news", "seen_at": "2024-05-01T10:00:00Z" },
+                    { "user_id": "u104011", "segments": ["news", "weather"], "seen_at": "2024-05-01T10:00:00Z" },
                 ]))),
             )),
             (Lines = "application/x-ndjson", examples(
@@ -73,6 +102,9 @@ schemas::schema_type!(
         (status = 200, description = "The outcome of the visits.", body = BatchReport, examples(
             ("all" = (summary = "All are accepted", value = json!(
                 { "accepted": 2, "expired": 0, "rejected": 0, "errors": [], "errors_truncated": false }
+            ))),
+            ("dry run" = (summary = "All are valid, with `dry_run=true`", value = json!(
+                { "accepted": 2, "expired": 0, "rejected": 0, "errors": [], "errors_truncated": false, "dry_run": true }
             ))),
             ("some" = (summary = "One is rejected", value = json!({
                 "accepted": 1,
@@ -88,37 +120,39 @@ schemas::schema_type!(
 pub async fn record(
     caller: Authorized<Write>,
     State(state): State<Arc<AppState>>,
+    StrictQuery(query): StrictQuery<BatchQuery>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response> {
     let media_type = body::media_type(&headers, &[MediaType::Json, MediaType::Lines])?;
     let body = body::decompressed(&headers, body)?;
     match media_type {
-        MediaType::Json => with_timeout(state.limits.request, record_array(&state, body)).await?,
-        MediaType::Lines => record_lines(&state, caller, &headers, body).await,
+        MediaType::Json => with_timeout(state.limits.request, record_array(&state, query, body)).await?,
+        MediaType::Lines => record_lines(&state, query, caller, &headers, body).await,
     }
 }
 
-async fn record_array(state: &AppState, body: Body) -> Result<Response> {
+async fn record_array(state: &AppState, query: BatchQuery, body: Body) -> Result<Response> {
     let json = body::read(body, state.limits.body_bytes, state.limits.body).await?;
-    let mut ingest = Ingest::new(state.estimator.clone());
+    let mut ingest = Ingest::new(state.estimator.clone()).with_dry_run(query.dry_run);
     let outcome = feed_array(&mut ingest, &array::parse(&json)?, state.synced_now().await?).await;
-    finish(ingest, outcome, "").await
+    finish(ingest, outcome, query, "").await
 }
 
 async fn record_lines(
     state: &AppState,
+    query: BatchQuery,
     mut caller: Authorized<Write>,
     headers: &HeaderMap,
     mut body: Body,
 ) -> Result<Response> {
     state.synced_now().await?;
-    let mut ingest = Ingest::new(state.estimator.clone());
+    let mut ingest = Ingest::new(state.estimator.clone()).with_dry_run(query.dry_run);
     // A stream may outlive its token.
     let renew = || caller.renew(state, headers);
     let outcome = feed_lines(&mut ingest, &mut body, state, renew).await;
     let is_aborted = outcome.is_err();
-    let answer = finish(ingest, outcome, SINGLE_LINE_HINT).await;
+    let answer = finish(ingest, outcome, query, SINGLE_LINE_HINT).await;
     if is_aborted {
         body::discard(body);
     }
@@ -130,6 +164,7 @@ async fn record_lines(
 async fn finish(
     ingest: Ingest,
     outcome: std::result::Result<(), Incomplete>,
+    query: BatchQuery,
     single_line_hint: &str,
 ) -> Result<Response> {
     let (report, failure) = ingest.finish().await;
@@ -140,6 +175,7 @@ async fn finish(
         (None, Ok(())) if report.has_only_rejected() => {
             problems::all_rejected(if report.is_one_line_without_a_visit() { single_line_hint } else { "" })
         }
+        (None, Ok(())) if query.strict && report.rejected > 0 => problems::some_rejected(report.dry_run),
         (None, Ok(())) => return Ok(json(&BatchReport::of_complete(&report))),
     };
     Err(problem.with_report(report))
@@ -164,7 +200,7 @@ impl From<Aborted> for Incomplete {
 
 async fn feed_array(ingest: &mut Ingest, visits: &[&RawValue], now: Timestamp) -> std::result::Result<(), Incomplete> {
     for (number, visit) in (1..).zip(visits) {
-        ingest.feed_visit(number, visit.get().as_bytes(), now).await?;
+        ingest.feed_object(number, visit.get().as_bytes(), now).await?;
     }
     Ok(())
 }

@@ -26,6 +26,17 @@ pub fn all_rejected(hint: &str) -> Problem {
     Problem::new(ProblemKind::Invalid, detail)
 }
 
+/// Returns the problem of a strict batch with rejected visits.
+pub fn some_rejected(is_dry_run: bool) -> Problem {
+    let others = if is_dry_run {
+        "The others are valid. Nothing was written, since dry_run is true."
+    } else {
+        "The others are recorded or expired, so only the rejected ones need a correction."
+    };
+    let detail = format!("Some visits were rejected, and strict is true. See errors for the first ones. {others}");
+    Problem::new(ProblemKind::SomeRejected, detail)
+}
+
 /// Returns the problem of a batch that was aborted because of its rejected lines.
 pub fn too_many_rejected() -> Problem {
     let (in_a_row, block) = (Ingest::MAX_REJECTED_IN_A_ROW, Ingest::REJECTION_BLOCK);

@@ -44,6 +44,7 @@ pub fn of_request(kind: ProblemKind) -> Problem {
         ProblemKind::Misdirected => misdirected(),
         ProblemKind::Invalid => of_visit(br#"{"user_id":"","segment":"sports","seenat":1}"#),
         ProblemKind::TooManySegments => store::Error::TooManySegments(MAX_SEGMENTS).into(),
+        ProblemKind::SomeRejected => problems::some_rejected(false),
         ProblemKind::TooManyRejected => problems::too_many_rejected(),
         ProblemKind::TooManyOverlaps => TooMany { reads: CostlyReads::Overlaps, max: MAX_OVERLAPS }.into(),
         ProblemKind::TooManyLists => TooMany { reads: CostlyReads::Lists, max: MAX_LISTS }.into(),

@@ -11,8 +11,8 @@ use crate::http::problem::ProblemKind;
 
 use ProblemKind::{
     BodyTimeout, BodyTooLarge, InsufficientScope, Internal, Invalid, Malformed, MethodNotAllowed, Misdirected,
-    NotFound, Overloaded, RequestTimeout, Stopping, TooManyLists, TooManyOverlaps, TooManyRejected, TooManySegments,
-    Unauthorized, Unavailable, UnsupportedMediaType,
+    NotFound, Overloaded, RequestTimeout, SomeRejected, Stopping, TooManyLists, TooManyOverlaps, TooManyRejected,
+    TooManySegments, Unauthorized, Unavailable, UnsupportedMediaType,
 };
 
 /// Responses of several operations: name, description and kinds of problem.
@@ -50,8 +50,9 @@ pub const BATCH: [(&str, &[ProblemKind]); 7] = [
         &[BodyTooLarge],
     ),
     (
-        "The body is no array, no visit is valid, or the batch was aborted because too many lines were rejected.",
-        &[Invalid, TooManyRejected],
+        "The body is no array, no visit is valid, the batch was aborted because too many lines were rejected, or some were and \
+         `strict=true` asks for an error.",
+        &[Invalid, SomeRejected, TooManyRejected],
     ),
     (
         "Not now: repeat the lines after `done_through_line` after the seconds in `Retry-After`.",

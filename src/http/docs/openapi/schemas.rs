@@ -3,8 +3,10 @@
 //! JSON Schema counts characters. Limits in bytes are stated in the description, beside the limit in characters that
 //! follows from them.
 
-use utoipa::ToSchema;
-use utoipa::openapi::{ArrayBuilder, KnownFormat, Object, ObjectBuilder, OneOfBuilder, SchemaFormat, Type};
+use utoipa::openapi::schema::AdditionalProperties;
+use utoipa::openapi::{
+    ArrayBuilder, KnownFormat, Object, ObjectBuilder, OneOfBuilder, RefOr, Schema, SchemaFormat, Type,
+};
 
 use crate::domain;
 use crate::estimator::overlap::Overlaps;
@@ -27,22 +29,31 @@ pub(crate) use schema_type;
 
 schema_type!(SegmentName = segment());
 schema_type!(UserId = user_id());
-schema_type!(SeenAt = seen_at());
 schema_type!(Window = window());
 schema_type!(Time = time());
 schema_type!(SegmentOrder = one_of(["-change", "change", "count", "name", "new"]));
 schema_type!(AudienceSegments = segments(1, Overlaps::MAX_SEGMENTS));
 schema_type!(OverlapSegments = segments(Overlaps::MIN_SEGMENTS, Overlaps::MAX_SEGMENTS));
 
-/// A user was seen in a segment.
-#[derive(ToSchema)]
-#[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "a description; `visit_json` reads visits")]
-pub struct Visit {
-    user_id: UserId,
-    segment: SegmentName,
-    #[schema(required = false)]
-    seen_at: SeenAt,
+schema_type!(Flag = ObjectBuilder::new().schema_type(Type::Boolean).default(Some(false.into())));
+schema_type!(Visit = visit());
+
+/// Returns the schema of a visit to one segment, or to several.
+fn visit() -> OneOfBuilder {
+    let null = || ObjectBuilder::new().schema_type(Type::Null).build();
+    let names = ArrayBuilder::new().items(segment()).min_items(Some(1)).max_items(Some(domain::Segments::MAX));
+    let names = names.description(Some(
+        "The names of up to 100 segments. Each is a visit at the same time. If one name is invalid, no visit is written. A name \
+         that is repeated makes no difference, except that it counts twice in a report.",
+    ));
+    let object = |title: &str, (name, schema): (&str, RefOr<Schema>), other: &str| {
+        let object = ObjectBuilder::new().title(Some(title)).property("user_id", user_id()).property(name, schema);
+        let object = object.property(other, null()).property("seen_at", seen_at());
+        object.required("user_id").required(name).additional_properties(Some(AdditionalProperties::FreeForm(false)))
+    };
+    let one = object("One segment", ("segment", segment().into()), "segments");
+    let several = object("Several segments", ("segments", names.into()), "segment");
+    OneOfBuilder::new().item(one).item(several).description(Some("A user was seen in a segment, or in several."))
 }
 
 /// Returns the schema of a segment's name.

@@ -1,4 +1,4 @@
-//! A visit without a clock: parsed from strings, as in CSV, and written as JSON.
+//! Visits without a clock: parsed from strings, as in CSV, and written as JSON.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -6,21 +6,22 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::error::VisitError;
-use super::fields::{self, FieldValue, RawFields};
-use crate::domain::{FieldError, SegmentName, Timestamp, UserId, Visit};
+use super::fields::{self, RawFields};
+use super::value::FieldValue;
+use crate::domain::{FieldError, Segments, Timestamp, UserId, Visits};
 
-/// A visit as it was sent, whose time was not yet compared with a clock.
+/// Visits as they were sent, whose time was not yet compared with a clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RawVisit<'a> {
+pub struct RawVisits<'a> {
     /// The user.
     pub user_id: UserId<'a>,
-    /// The segment.
-    pub segment: SegmentName<'a>,
-    /// The time of the visit; `None` means its arrival.
+    /// The segments.
+    pub segments: Segments<'a>,
+    /// The time of the visits; `None` means their arrival.
     pub seen_at: Option<Timestamp>,
 }
 
-impl<'a> RawVisit<'a> {
+impl<'a> RawVisits<'a> {
     /// Parses the fields of a visit by the rules for JSON. A `seen_at` that is a number is Unix seconds. An empty one
     /// is an error: it may be a time that was lost, and must not become the time of arrival.
     ///
@@ -34,42 +35,44 @@ impl<'a> RawVisit<'a> {
             errors.push(FieldError::new("seen_at", "must not be empty; for the time of the import, use --seen-at now"));
         }
         let seen_at = seen_at.and_then(|time| unix_seconds(time).map(FieldValue::Number).or_else(|| text(time)));
-        Self::from_fields(RawFields { user_id: text(user_id), segment: text(segment), seen_at, errors })
+        let (user_id, segment) = (text(user_id), text(segment));
+        Self::from_fields(RawFields { user_id, segment, segments: None, seen_at, errors })
     }
 
     /// Validates all fields.
     pub(super) fn from_fields(fields: RawFields<'a>) -> Result<Self, VisitError> {
-        let RawFields { user_id, segment, seen_at, mut errors } = fields;
-        let mut keep = |error| errors.push(error);
-        let user_id = fields::text("user_id", user_id).and_then(UserId::parse).map_err(&mut keep);
-        let segment = fields::text("segment", segment).and_then(SegmentName::parse).map_err(&mut keep);
-        let seen_at = fields::time("seen_at", seen_at).map_err(&mut keep);
-        match (user_id, segment, seen_at) {
-            (Ok(user_id), Ok(segment), Ok(seen_at)) if errors.is_empty() => Ok(Self { user_id, segment, seen_at }),
+        let RawFields { user_id, segment, segments, seen_at, mut errors } = fields;
+        let user_id = fields::text("user_id", user_id).and_then(UserId::parse).map_err(|error| errors.push(error));
+        let segments = fields::segments(segment, segments).map_err(|found| errors.extend(found));
+        let seen_at = fields::time("seen_at", seen_at).map_err(|error| errors.push(error));
+        match (user_id, segments, seen_at) {
+            (Ok(user_id), Ok(segments), Ok(seen_at)) if errors.is_empty() => Ok(Self { user_id, segments, seen_at }),
             _ => Err(VisitError::Fields(errors)),
         }
     }
 
-    /// Returns the visit that arrives at `now`.
+    /// Returns the visits that arrive at `now`.
     ///
     /// # Errors
     ///
-    /// A [`VisitError`] if its time is too far ahead.
-    pub fn at(self, now: Timestamp) -> Result<Visit<'a>, VisitError> {
-        let Self { user_id, segment, seen_at } = self;
-        Visit::new(user_id, segment, seen_at, now).map_err(|error| VisitError::Fields(vec![error]))
+    /// A [`VisitError`] if their time is too far ahead.
+    pub fn at(self, now: Timestamp) -> Result<Visits<'a>, VisitError> {
+        let Self { user_id, segments, seen_at } = self;
+        Visits::new(user_id, segments, seen_at, now).map_err(|error| VisitError::Fields(vec![error]))
     }
 
-    /// Writes the visit to `out` as a line of JSON.
+    /// Writes each visit to `out` as a line of JSON.
     ///
     /// # Errors
     ///
     /// The error of `out`.
-    pub fn write_line(&self, out: &mut impl Write) -> io::Result<()> {
-        let Self { user_id, segment, seen_at } = self;
-        let seen_at = seen_at.map(Timestamp::as_score);
-        serde_json::to_writer(&mut *out, &VisitLine { user_id: user_id.as_str(), segment: segment.as_str(), seen_at })?;
-        out.write_all(b"\n")
+    pub fn write_lines(&self, out: &mut impl Write) -> io::Result<()> {
+        let (user_id, seen_at) = (self.user_id.as_str(), self.seen_at.map(Timestamp::as_score));
+        for segment in self.segments.as_slice() {
+            serde_json::to_writer(&mut *out, &VisitLine { user_id, segment: segment.as_str(), seen_at })?;
+            out.write_all(b"\n")?;
+        }
+        Ok(())
     }
 }
 
@@ -94,6 +97,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::domain::SegmentName;
     use crate::domain::visit_json::read;
 
     #[rstest]
@@ -104,7 +108,7 @@ mod tests {
     #[case::before_the_epoch(Some("-1"), Some(-1_000))]
     #[case::rfc_3339(Some("2026-11-22T10:00:00Z"), Some(1_795_341_600_000))]
     fn from_texts_reads_times_as_json_has_them(#[case] text: Option<&str>, #[case] millis: Option<i64>) {
-        let reported = RawVisit::from_texts("u1", "sports", text).unwrap();
+        let reported = RawVisits::from_texts("u1", "sports", text).unwrap();
         assert_eq!(reported.seen_at.map(Timestamp::as_millis), millis);
     }
 
@@ -116,30 +120,34 @@ mod tests {
     #[case::infinite("1e999", "seen_at must be Unix seconds or an RFC 3339 time such as 2026-11-22T10:00:00Z")]
     #[case::milliseconds("1795341600000", "seen_at is too large: Unix time is in seconds here, not in milliseconds")]
     fn from_texts_explains_a_rejected_time(#[case] text: &str, #[case] expected: &str) {
-        assert_eq!(RawVisit::from_texts("u1", "sports", Some(text)).unwrap_err().to_string(), expected);
+        assert_eq!(RawVisits::from_texts("u1", "sports", Some(text)).unwrap_err().to_string(), expected);
     }
 
     #[test]
     fn from_texts_names_all_mistakes() {
-        let error = RawVisit::from_texts("", " x", Some("soon")).unwrap_err().to_string();
+        let error = RawVisits::from_texts("", " x", Some("soon")).unwrap_err().to_string();
         assert!(error.contains("user_id must not be empty; segment must not start or end"), "{error}");
         assert!(error.contains("seen_at must be"), "{error}");
     }
 
     proptest! {
         #[test]
-        fn write_line_round_trips(
-            user in "[a-z\"\\\\ü]{1,9}", segment in "[a-z{}:/\u{2028}]{1,9}", millis in prop::option::of(-1_000..99_999_999_999_999_i64),
+        fn write_lines_round_trips(
+            user in "[a-z\"\\\\ü]{1,9}",
+            segments in prop::collection::vec("[a-z{}:/\u{2028}]{1,9}", 1..4),
+            millis in prop::option::of(-1_000..99_999_999_999_999_i64),
         ) {
-            let reported = RawVisit {
+            let names = || segments.iter().map(|segment| SegmentName::parse(format!("x{segment}x")).unwrap());
+            let of = |segments| RawVisits {
                 user_id: UserId::parse(user.as_str()).unwrap(),
-                segment: SegmentName::parse(format!("x{segment}x")).unwrap(),
+                segments,
                 seen_at: millis.map(Timestamp::from_millis),
             };
-            let mut line = Vec::new();
-            reported.write_line(&mut line).unwrap();
-            prop_assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
-            prop_assert_eq!(read(line.trim_ascii_end()).unwrap(), reported);
+            let mut text = Vec::new();
+            of(Segments::List(names().collect())).write_lines(&mut text).unwrap();
+            let lines: Vec<_> = text.strip_suffix(b"\n").unwrap().split(|byte| *byte == b'\n').collect();
+            let found: Vec<_> = lines.into_iter().map(|line| read(line).unwrap()).collect();
+            prop_assert_eq!(found, names().map(|name| of(Segments::One(name))).collect::<Vec<_>>());
         }
     }
 }
