@@ -10,8 +10,8 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use utoipa::openapi::path::HttpMethod;
 
 use super::api::{
-    audience, batch, count, counts, health, histogram, histories, history, metrics, overlap, pictures, segments,
-    summary, users, visits,
+    audience, batch, count, counts, health, histogram, histories, history, members, metrics, overlap, pictures,
+    segments, summary, users, visits,
 };
 use super::docs;
 use super::docs::openapi::document::{self, Documented, RouteDoc};
@@ -59,6 +59,7 @@ pub static API: LazyLock<Vec<Route>> = LazyLock::new(|| {
         route::<histories::__path_histories, _>(GET, "/history", ConcurrencyAndTime, histories::histories).compressed(),
         route::<overlap::__path_overlap, _>(GET, "/overlap", Concurrency, overlap::overlap).compressed(),
         route::<audience::__path_count, _>(GET, "/audience/count", Concurrency, audience::count),
+        route::<members::__path_member, _>(GET, "/segments/{name}/users/{user_id}", RoundTrip, members::member),
         route::<users::__path_segments, _>(GET, "/users/{user_id}/segments", ConcurrencyAndTime, users::segments),
         route::<users::__path_delete, _>(DELETE, "/users/{user_id}", ConcurrencyAndTime, users::delete),
         route::<docs::__path_openapi, _>(GET, "/openapi.json", ConcurrencyAndTime, openapi).compressed(),

@@ -11,6 +11,7 @@
 //! flight for tombstones that are added later. Tombstones are deleted after the resharding, or expire after a window.
 
 use std::collections::BTreeSet;
+use std::slice;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -63,6 +64,22 @@ impl Store {
                     return Ok(Attempt::Committed(found));
                 }
             }
+        })
+        .await
+    }
+
+    /// Returns the time of the last visit of `user` to `segment`, expired or not, in one round trip.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] if Redis didn't answer.
+    pub async fn last_visit(&self, segment: &SegmentName<'_>, user: &UserId<'_>) -> Result<Option<Timestamp>, Error> {
+        self.with_layout(|known| async move {
+            let partition = known.layout.read().of(hash(user.as_str()));
+            Ok(match self.scores_of(user, partition, slice::from_ref(segment), &known).await? {
+                Attempt::Committed(scores) => Attempt::Committed(scores.into_iter().next().flatten()),
+                Attempt::Stale => Attempt::Stale,
+            })
         })
         .await
     }

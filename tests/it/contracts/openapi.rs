@@ -264,7 +264,7 @@ async fn openapi_scopes_are_those_that_the_service_requires() {
         document.check_response(&method, path, answer).await;
         protected += 1;
     }
-    assert_eq!(protected, 20);
+    assert_eq!(protected, 21);
 }
 
 #[tokio::test]
@@ -477,6 +477,7 @@ async fn openapi_has_the_responses_of_failed_requests() {
         (422, "/segments?limit=0", "/segments"),
         (422, "/counts", "/counts"),
         (422, "/segments/sports/histogram?buckets=0", "/segments/{name}/histogram"),
+        (422, "/segments/sports/users/%20u", "/segments/{name}/users/{user_id}"),
         (422, "/users/%20u/segments", "/users/{user_id}/segments"),
         (422, "/?sort=size", "/"),
         (422, "/pages/segment", "/pages/segment"),
@@ -497,6 +498,7 @@ async fn openapi_has_the_responses_of_failed_requests() {
         ("GET", "/audience/count"),
         ("GET", "/segments"),
         ("GET", "/counts"),
+        ("GET", "/segments/{name}/users/{user_id}"),
         ("GET", "/users/{user_id}/segments"),
         ("DELETE", "/users/{user_id}"),
         ("GET", "/readyz"),
