@@ -113,7 +113,7 @@ settings! {
 
     /// Timeout of a request's head, an idle connection, and a client that stops reading its answer
     header_timeout: Duration, "DURATION", parse::timeout, default = "30s";
-    /// Timeout of a request's body; in a stream of visits, of each line
+    /// Timeout of a request's body; in a stream of visits, of each line; in a list of users, of a client that reads nothing
     body_timeout: Duration, "DURATION", parse::timeout, default = "10s";
     /// Timeout of a whole request; not of a stream of visits
     request_timeout: Duration, "DURATION", parse::timeout, default = "30s";
@@ -131,6 +131,8 @@ settings! {
     max_overlaps: usize, "NUMBER", parse::number::<1, 100>, default = "2";
     /// Maximum number of lists, and requests for a user, in flight, as each reads every segment; further ones get 429
     max_lists: usize, "NUMBER", parse::number::<1, 1_000>, default = "16";
+    /// Maximum number of lists of a segment's users in flight; further ones get 429
+    max_member_lists: usize, "NUMBER", parse::number::<1, 1_000>, default = "4";
     /// Maximum number of visits that wait for Redis, and of counts; further ones get 503
     max_waiting: usize, "NUMBER", parse::number::<1, 1_000_000>, default = "10000";
 

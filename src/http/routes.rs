@@ -59,7 +59,14 @@ pub static API: LazyLock<Vec<Route>> = LazyLock::new(|| {
         route::<histories::__path_histories, _>(GET, "/history", ConcurrencyAndTime, histories::histories).compressed(),
         route::<overlap::__path_overlap, _>(GET, "/overlap", Concurrency, overlap::overlap).compressed(),
         route::<audience::__path_count, _>(GET, "/audience/count", Concurrency, audience::count),
-        route::<members::__path_member, _>(GET, "/segments/{name}/users/{user_id}", RoundTrip, members::member),
+        route::<members::list::__path_list, _>(GET, "/segments/{name}/users", ConcurrencyAndTime, members::list::list)
+            .compressed(),
+        route::<members::member::__path_member, _>(
+            GET,
+            "/segments/{name}/users/{user_id}",
+            RoundTrip,
+            members::member::member,
+        ),
         route::<users::__path_segments, _>(GET, "/users/{user_id}/segments", ConcurrencyAndTime, users::segments),
         route::<users::__path_delete, _>(DELETE, "/users/{user_id}", ConcurrencyAndTime, users::delete),
         route::<docs::__path_openapi, _>(GET, "/openapi.json", ConcurrencyAndTime, openapi).compressed(),

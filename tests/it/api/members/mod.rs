@@ -1,4 +1,6 @@
-//! `GET /segments/{name}/users/{user_id}`: whether a user is in a segment.
+//! `GET /segments/{name}/users/{user_id}`: whether a user is in a segment. The users themselves are in `list`.
+
+mod list;
 
 use std::panic::Location;
 

@@ -7,7 +7,7 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::as_of::AsOf;
+use crate::http::api::as_of::AsOf;
 use crate::http::docs::openapi::{responses, schemas};
 use crate::http::extract::auth::{Authorized, ReadUsers};
 use crate::http::extract::path::MemberPath;
