@@ -113,9 +113,9 @@ settings! {
 
     /// Timeout of a request's head, an idle connection, and a client that stops reading its answer
     header_timeout: Duration, "DURATION", parse::timeout, default = "30s";
-    /// Timeout of a request's body; in a stream of visits, of each line; in a list of users, of a client that reads nothing
+    /// Timeout of a request's body; in a stream of visits, of each line; in a list of users, of the next 500
     body_timeout: Duration, "DURATION", parse::timeout, default = "10s";
-    /// Timeout of a whole request; not of a stream of visits
+    /// Timeout of a whole request; not of a stream of visits, nor of a list of users after its first line
     request_timeout: Duration, "DURATION", parse::timeout, default = "30s";
     /// Maximum size of a request's head
     max_header_bytes: usize, "BYTES", parse::number::<8_192, 1_048_576>, default = "65536";

@@ -38,8 +38,8 @@ pub enum BodyError {
     /// The client disconnected.
     #[error("the client disconnected")]
     Disconnected,
-    /// The client does not read.
-    #[error("the client took no data for {}", humantime::format_duration(*.0))]
+    /// The client reads too slowly, or not at all.
+    #[error("the client took no further part in {}", humantime::format_duration(*.0))]
     Timeout(Duration),
 }
 

@@ -24,7 +24,7 @@ pub struct MembersQuery {
     /// The member after which the list begins. It need not exist.
     pub from: Option<Member>,
     /// The most members; all if `None`.
-    pub limit: Option<u64>,
+    pub limit: Option<usize>,
 }
 
 /// A listed member.
@@ -50,7 +50,7 @@ pub struct MemberList {
     store: Store,
     query: MembersQuery,
     /// How many members may still be listed.
-    remaining: u64,
+    remaining: usize,
     reading: Option<Reading>,
     requests: Arc<Semaphore>,
     _permit: OwnedSemaphorePermit,
@@ -93,7 +93,7 @@ impl Estimator {
         let MemberLimits { lists, requests } = &self.member_limits;
         Ok(MemberList {
             store: self.store.clone(),
-            remaining: query.limit.unwrap_or(u64::MAX),
+            remaining: query.limit.unwrap_or(usize::MAX),
             query,
             reading: None,
             requests: Arc::clone(requests),
@@ -128,7 +128,7 @@ impl MemberList {
             }
             let members: Vec<_> = self.listed(members).collect();
             if !members.is_empty() {
-                self.remaining -= members.len() as u64;
+                self.remaining -= members.len();
                 return Ok(Some(members));
             }
         }
@@ -177,6 +177,6 @@ impl MemberList {
             let last_seen = member.score;
             Some(SegmentMember { user_id: member.into_user()?, last_seen, expires: last_seen.timestamp() + length })
         });
-        users.take(usize::try_from(self.remaining).unwrap_or(usize::MAX))
+        users.take(self.remaining)
     }
 }

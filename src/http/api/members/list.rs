@@ -51,7 +51,11 @@ impl From<SegmentMember> for ListedUser {
     }
 }
 
-schemas::schema_type!(MaxUsers = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)));
+const MAX_LIMIT: usize = 1_000_000_000;
+
+schemas::schema_type!(
+    MaxUsers = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).maximum(Some(MAX_LIMIT))
+);
 schemas::schema_type!(
     LastLine = {
         const PATTERN: &str = "^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]+)?\
@@ -80,7 +84,7 @@ impl ToSchema for UserLines {
 pub struct UsersQuery {
     /// The maximum number of users; all by default.
     #[param(inline, value_type = Option<MaxUsers>, example = 2)]
-    limit: Option<u64>,
+    limit: Option<usize>,
     /// Continue after this line of an earlier answer: its `last_seen` and `user_id`, with a comma between them.
     #[param(inline, value_type = Option<LastLine>, example = "2026-11-22T09:30:00.000Z,u104010")]
     from: Option<Member>,
@@ -93,10 +97,11 @@ impl QueryParams for UsersQuery {
     const NAMES: &'static [&'static str] = &["limit", "from", "window"];
 
     fn parse(query: &Parameters, state: &AppState) -> Result<Self> {
-        let limit = query.one("limit", |text| {
-            text.parse().ok().filter(|limit| *limit > 0).ok_or_else(|| "must be a whole number from 1 on".to_owned())
-        })?;
-        Ok(Self { limit, from: query.one("from", last_line)?, window: query.window(state)? })
+        Ok(Self {
+            limit: query.number("limit", MAX_LIMIT)?,
+            from: query.one("from", last_line)?,
+            window: query.window(state)?,
+        })
     }
 }
 
