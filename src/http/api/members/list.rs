@@ -56,13 +56,6 @@ const MAX_LIMIT: usize = 1_000_000_000;
 schemas::schema_type!(
     MaxUsers = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).maximum(Some(MAX_LIMIT))
 );
-schemas::schema_type!(
-    LastLine = {
-        const PATTERN: &str = "^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]+)?\
-                               ([Zz]|[+-][0-9]{2}:[0-9]{2}),.+$";
-        ObjectBuilder::new().schema_type(Type::String).pattern(Some(PATTERN))
-    }
-);
 /// The lines of the answer.
 struct UserLines;
 
@@ -86,7 +79,7 @@ pub struct UsersQuery {
     #[param(inline, value_type = Option<MaxUsers>, example = 2)]
     limit: Option<usize>,
     /// Continue after this line of an earlier answer: its `last_seen` and `user_id`, with a comma between them.
-    #[param(inline, value_type = Option<LastLine>, example = "2026-11-22T09:30:00.000Z,u104010")]
+    #[param(inline, value_type = Option<schemas::UserLine>, example = "2026-11-22T09:30:00.000Z,u104010")]
     from: Option<Member>,
     /// List over this window instead of the configured one, which is the longest allowed.
     #[param(inline, value_type = Option<schemas::Window>, example = "7d")]
@@ -167,12 +160,12 @@ pub async fn list(
             written = writer.write(&state, first) => written,
             () = state.end_streams.cancelled() => Err(BrokenOff::Stopping),
         };
-        match written {
-            Ok(()) => {}
-            Err(error @ BrokenOff::Body(BodyError::Disconnected)) => {
-                tracing::debug!("broke off a list of users: {error}")
+        if let Err(error) = written {
+            state.metrics.http.member_list_aborted(error.reason());
+            match error {
+                BrokenOff::Body(BodyError::Disconnected) => tracing::debug!("broke off a list of users: {error}"),
+                error => tracing::warn!("broke off a list of users: {error}"),
             }
-            Err(error) => tracing::warn!("broke off a list of users: {error}"),
         }
     });
     Ok(response)
@@ -190,6 +183,19 @@ enum BrokenOff {
     Token(Problem),
     #[error("the service is stopping")]
     Stopping,
+}
+
+impl BrokenOff {
+    /// Returns the label of the metric.
+    const fn reason(&self) -> &'static str {
+        match self {
+            Self::Store(_) => "redis",
+            Self::Body(BodyError::Disconnected) => "client",
+            Self::Body(BodyError::Timeout(_)) => "slow-client",
+            Self::Token(_) => "token",
+            Self::Stopping => "stopping",
+        }
+    }
 }
 
 /// Writes a list of users. It holds the permit of the list.

@@ -318,6 +318,9 @@ async fn list_gives_its_permit_back_when_its_client_does_not_read_or_leaves() {
     let rest = in_time("the rest", stalled.bytes()).await;
     assert!(rest.is_err(), "the stalled list breaks off");
 
+    let metrics = app.get("/metrics").await.text().await.unwrap();
+    assert!(metrics.contains("estimator_member_lists_aborted_total{reason=\"slow-client\"} 1"), "{metrics}");
+
     let left = begin(&app).await;
     assert_eq!(app.status_of(path).await, 429);
     drop(left);
