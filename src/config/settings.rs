@@ -113,9 +113,9 @@ settings! {
 
     /// Timeout of a request's head, an idle connection, and a client that stops reading its answer
     header_timeout: Duration, "DURATION", parse::timeout, default = "30s";
-    /// Timeout of a request's body; in a stream of visits, of each line
+    /// Timeout of a request's body; in a stream of visits, of each line; in a list of users, of the next 500
     body_timeout: Duration, "DURATION", parse::timeout, default = "10s";
-    /// Timeout of a whole request; not of a stream of visits
+    /// Timeout of a whole request; not of a stream of visits, nor of a list of users after its first line
     request_timeout: Duration, "DURATION", parse::timeout, default = "30s";
     /// Maximum size of a request's head
     max_header_bytes: usize, "BYTES", parse::number::<8_192, 1_048_576>, default = "65536";
@@ -131,6 +131,8 @@ settings! {
     max_overlaps: usize, "NUMBER", parse::number::<1, 100>, default = "2";
     /// Maximum number of lists, and requests for a user, in flight, as each reads every segment; further ones get 429
     max_lists: usize, "NUMBER", parse::number::<1, 1_000>, default = "16";
+    /// Maximum number of lists of a segment's users in flight; further ones get 429
+    max_member_lists: usize, "NUMBER", parse::number::<1, 1_000>, default = "4";
     /// Maximum number of visits that wait for Redis, and of counts; further ones get 503
     max_waiting: usize, "NUMBER", parse::number::<1, 1_000_000>, default = "10000";
 

@@ -2,12 +2,14 @@
 //! No I/O.
 
 mod counted;
+mod score;
 mod time;
 mod visit;
 pub mod visit_json;
 mod visits;
 
 pub(crate) use self::counted::counted;
+pub use self::score::Score;
 pub(crate) use self::time::parse_duration;
 pub use self::time::{Timestamp, Window};
 pub use self::visit::{FieldError, SegmentName, UserId, Visit};

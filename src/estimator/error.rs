@@ -24,6 +24,8 @@ pub enum CostlyReads {
     Overlaps,
     /// Lists, and requests for a user: they read every segment.
     Lists,
+    /// Lists of members.
+    Members,
 }
 
 /// All permits are taken.
@@ -31,6 +33,7 @@ pub enum CostlyReads {
 #[error("{max} {}", match .reads {
     CostlyReads::Overlaps => "overlaps and audiences are running, and the queue is full or the wait is over",
     CostlyReads::Lists => "lists and requests for users are already running",
+    CostlyReads::Members => "lists of members are already running",
 })]
 pub struct TooMany {
     /// The kind of reads.

@@ -8,9 +8,11 @@ use scopeguard::ScopeGuard;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::clock::{Clock, ClockSync};
-use super::error::{Error, TooMany};
+use super::concurrency_limit::ConcurrencyLimit;
+use super::error::{CostlyReads, Error, TooMany};
 use super::group_commit::{GroupCommit, Shard};
-use super::lists::{ConcurrencyLimit, Rankings};
+use super::lists::Rankings;
+use super::members::MemberLimits;
 use crate::domain::{SegmentName, Timestamp, UserId, Visit, Visits, Window};
 use crate::redis;
 use crate::store::diagnostics::Eviction;
@@ -29,6 +31,7 @@ pub struct Estimator {
     counts: GroupCommit<CountRequest, u64>,
     bulk: Arc<Semaphore>,
     list_limit: ConcurrencyLimit,
+    pub(super) member_limits: MemberLimits,
     /// The limit on searches for similar names.
     pub(super) searches: Arc<Semaphore>,
     pub(super) rankings: Arc<Rankings>,
@@ -71,6 +74,8 @@ pub(crate) fn measure_failure(metrics: &VisitMetrics, error: &store::Error) {
 impl Estimator {
     /// The limit on concurrent lists without [`Self::with_max_lists`].
     const DEFAULT_MAX_LISTS: usize = 16;
+    /// The limit on concurrent lists of members without [`Self::with_max_member_lists`].
+    const DEFAULT_MAX_MEMBER_LISTS: usize = 4;
     /// The limit on concurrent large batches. Two keep Redis busy.
     const MAX_BULK_WRITES: usize = 8;
     /// The limit if each waits for replicas. They share a connection, so the second also waits for the first.
@@ -88,15 +93,16 @@ impl Estimator {
         let bulk_writes =
             if store.acks().is_required() { Self::MAX_REPLICATED_BULK_WRITES } else { Self::MAX_BULK_WRITES };
         let bulk = Arc::new(Semaphore::new(bulk_writes));
-        let list_limit = ConcurrencyLimit::new(Self::DEFAULT_MAX_LISTS);
+        let list_limit = ConcurrencyLimit::new(CostlyReads::Lists, Self::DEFAULT_MAX_LISTS);
+        let member_limits = MemberLimits::new(Self::DEFAULT_MAX_MEMBER_LISTS);
         let searches = Arc::new(Semaphore::new(Self::MAX_SEARCHES));
-        Self { store, window, visits, counts, bulk, list_limit, searches, rankings: Arc::default() }
+        Self { store, window, visits, counts, bulk, list_limit, member_limits, searches, rankings: Arc::default() }
     }
 
     /// Limits concurrent lists to `max`.
     #[must_use]
     pub fn with_max_lists(self, max: usize) -> Self {
-        Self { list_limit: ConcurrencyLimit::new(max), ..self }
+        Self { list_limit: ConcurrencyLimit::new(CostlyReads::Lists, max), ..self }
     }
 
     /// Returns a permit for a request that reads every segment. [`Self::list`] acquires one itself. A server acquires

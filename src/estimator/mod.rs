@@ -1,6 +1,7 @@
 //! The service without HTTP: records visits, estimates segments, lists and compares them, and prunes expired members.
 
 pub mod clock;
+mod concurrency_limit;
 mod error;
 #[expect(clippy::module_inception, reason = "the file is named after its type, as the others are")]
 mod estimator;
@@ -9,6 +10,7 @@ mod histogram;
 pub mod history;
 mod known;
 mod lists;
+mod members;
 mod names;
 pub mod overlap;
 mod prune;
@@ -20,5 +22,6 @@ pub(crate) use self::estimator::measure_failure;
 pub use self::estimator::{BulkPermit, Estimator, Recorded};
 pub use self::histogram::{Bucket, Histogram};
 pub use self::lists::{Change, Changes, CountedSegment, List, ListCursor, ListQuery, NameFilter, Order, Position};
+pub use self::members::{MemberList, MembersQuery, SegmentMember};
 pub use self::prune::{PruneError, PruneReport};
 pub use self::users::Membership;

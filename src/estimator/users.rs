@@ -1,7 +1,8 @@
 //! A single user: reading and deleting their memberships.
 
+use super::error::Error;
 use super::estimator::Estimator;
-use crate::domain::{SegmentName, Timestamp, UserId};
+use crate::domain::{SegmentName, Timestamp, UserId, Window};
 use crate::store;
 
 /// A user in a segment.
@@ -11,8 +12,14 @@ pub struct Membership {
     pub segment: SegmentName<'static>,
     /// The time of the last visit.
     pub last_seen: Timestamp,
-    /// The time from which the user doesn't count by the window of this instance, without another visit.
+    /// The time from which the user doesn't count over the window, without another visit.
     pub expires: Timestamp,
+}
+
+impl Membership {
+    fn new(segment: SegmentName<'static>, last_seen: Timestamp, window: Window) -> Self {
+        Self { segment, last_seen, expires: last_seen + window.duration() }
+    }
 }
 
 impl Estimator {
@@ -25,9 +32,26 @@ impl Estimator {
         let cutoff = self.window.cutoff(now);
         let visits = self.store.visits_of(user).await?;
         let live = visits.into_iter().filter(|(_, last_seen)| *last_seen > cutoff);
-        let membership =
-            |(segment, last_seen)| Membership { segment, last_seen, expires: last_seen + self.window.duration() };
-        Ok(live.map(membership).collect())
+        Ok(live.map(|(segment, last_seen)| Membership::new(segment, last_seen, self.window)).collect())
+    }
+
+    /// Returns the membership of `user` in `segment` within `window` before `now`; `None` if the user doesn't count
+    /// there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Estimator::estimate_within`].
+    pub async fn membership(
+        &self,
+        segment: &SegmentName<'_>,
+        user: &UserId<'_>,
+        window: Window,
+        now: Timestamp,
+    ) -> Result<Option<Membership>, Error> {
+        self.check_window(window)?;
+        let last_seen = self.store.last_visit(segment, user).await?;
+        let live = last_seen.filter(|last_seen| *last_seen > window.cutoff(now));
+        Ok(live.map(|last_seen| Membership::new(segment.clone().into_owned(), last_seen, window)))
     }
 
     /// Removes `user` from every segment, including expired memberships, and returns the number of segments. A later

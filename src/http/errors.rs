@@ -18,6 +18,7 @@ impl From<TooMany> for Problem {
         let kind = match error.reads {
             CostlyReads::Overlaps => ProblemKind::TooManyOverlaps,
             CostlyReads::Lists => ProblemKind::TooManyLists,
+            CostlyReads::Members => ProblemKind::TooManyMemberLists,
         };
         let detail = format!("Nothing was done: {error}. Repeat the request after the seconds in Retry-After.");
         Self::new(kind, detail)

@@ -27,6 +27,7 @@ mod routes;
 pub mod server;
 mod similar_names;
 mod state;
+mod streamed_body;
 mod table;
 
 pub use self::middleware::cors::Origins;

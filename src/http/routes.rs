@@ -10,8 +10,8 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use utoipa::openapi::path::HttpMethod;
 
 use super::api::{
-    audience, batch, count, counts, delete_segment, health, histogram, histories, history, metrics, overlap, pictures,
-    remove_user, segments, summary, users, visits,
+    audience, batch, count, counts, delete_segment, health, histogram, histories, history, members, metrics, overlap,
+    pictures, remove_user, segments, summary, users, visits,
 };
 use super::docs;
 use super::docs::openapi::document::{self, Documented, RouteDoc};
@@ -65,6 +65,14 @@ pub static API: LazyLock<Vec<Route>> = LazyLock::new(|| {
         route::<histories::__path_histories, _>(GET, "/history", ConcurrencyAndTime, histories::histories).compressed(),
         route::<overlap::__path_overlap, _>(GET, "/overlap", Concurrency, overlap::overlap).compressed(),
         route::<audience::__path_count, _>(GET, "/audience/count", Concurrency, audience::count),
+        route::<members::list::__path_list, _>(GET, "/segments/{name}/users", ConcurrencyAndTime, members::list::list)
+            .compressed(),
+        route::<members::member::__path_member, _>(
+            GET,
+            "/segments/{name}/users/{user_id}",
+            RoundTrip,
+            members::member::member,
+        ),
         route::<remove_user::__path_remove, _>(
             DELETE,
             "/segments/{name}/users/{user_id}",

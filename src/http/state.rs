@@ -72,9 +72,9 @@ impl AppState {
 /// Limits of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestLimits {
-    /// Time for the body to arrive. In a stream of visits, time for each line.
+    /// Time for the body to arrive. In a stream of visits, time for each line; in a list of users, for each part.
     pub body: Duration,
-    /// Time for the whole request. Streams of visits are exempt.
+    /// Time for the whole request. Streams of visits are exempt, and lists of users after their first line.
     pub request: Duration,
     /// The same for a request with one round trip to Redis. `None` if the time limits of its steps are stricter.
     pub round_trip: Option<Duration>,

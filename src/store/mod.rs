@@ -89,7 +89,7 @@ use self::keys::KeyNames;
 pub use self::keys::KeyPrefix;
 pub use self::layout::{Candidate, Layout, Phase, Resharding, UnrecordedData, WindowChange};
 use self::layout::{KnownLayout, Refusal};
-pub use self::members::{MembersCursor, MembersPage};
+pub use self::members::{Member, MembersCursor, MembersPage, PartitionPage};
 pub use self::own_keys::Coverage;
 pub use self::partition::{KeySet, Partition, Partitions};
 pub use self::prune::{MemberCounts, SliceOutcome};

@@ -42,6 +42,22 @@ impl Store {
         .await
     }
 
+    /// Returns the time of the last visit of `user` to `segment`, expired or not, in one round trip.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] if Redis didn't answer.
+    pub async fn last_visit(&self, segment: &SegmentName<'_>, user: &UserId<'_>) -> Result<Option<Timestamp>, Error> {
+        self.with_layout(|known| async move {
+            let partition = known.layout.read().of(hash(user.as_str()));
+            Ok(match self.scores_in(partition, [(user, segment)], &known).await? {
+                Attempt::Committed(scores) => Attempt::Committed(scores.into_iter().next().flatten()),
+                Attempt::Stale => Attempt::Stale,
+            })
+        })
+        .await
+    }
+
     /// Returns for each of `visits` whether Redis has it, or a later one of its user to its segment; `None` if the key
     /// of the segment has another type. Writes nothing, not even a missing layout record.
     ///

@@ -121,6 +121,7 @@ impl App {
         let history = History::new(store.clone(), settings.history_interval);
         let overlaps = Overlaps::new(store.clone(), settings.window, settings.overlap_limits());
         let estimator = Estimator::new(store, settings.window).with_max_lists(settings.max_lists);
+        let estimator = estimator.with_max_member_lists(settings.max_member_lists);
         // Synchronizes the clock before the first request. If Redis is down, the health monitor does it later.
         match estimator.sync(&clock).await {
             Err(error @ store::Error::Partitions { .. }) => return Err(AppError::Partitions(error)),

@@ -1,13 +1,11 @@
 //! Lists of the segments that have users, and counts of several segments.
 
 mod changes;
-mod concurrency_limit;
 mod counting;
 mod list;
 mod ranking;
 mod walk;
 
 pub use self::changes::{Change, Changes};
-pub(super) use self::concurrency_limit::ConcurrencyLimit;
 pub use self::list::{CountedSegment, List, ListCursor, ListQuery, NameFilter, Order, Position};
 pub(super) use self::ranking::Rankings;

@@ -4,6 +4,7 @@ use axum::extract::path::ErrorKind;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
 use utoipa::IntoParams;
 
 use crate::domain::{SegmentName, UserId};
@@ -45,8 +46,8 @@ impl<S: Send + Sync> FromRequestParts<S> for SegmentPath {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
-        let name = SegmentName::parse(parameter("segment", parts, state).await?)?;
-        Ok(Self(name))
+        let name: String = parameters(parts, state).await?;
+        Ok(Self(SegmentName::parse(name)?))
     }
 }
 
@@ -54,8 +55,8 @@ impl<S: Send + Sync> FromRequestParts<S> for UserPath {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
-        let id = UserId::parse(parameter("user_id", parts, state).await?)?;
-        Ok(Self(id))
+        let id: String = parameters(parts, state).await?;
+        Ok(Self(UserId::parse(id)?))
     }
 }
 
@@ -63,30 +64,27 @@ impl<S: Send + Sync> FromRequestParts<S> for MemberPath {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
-        match Path::<(String, String)>::from_request_parts(parts, state).await {
-            Ok(Path((name, id))) => Ok(Self(SegmentName::parse(name)?, UserId::parse(id)?)),
-            Err(error) => Err(Problem::invalid_field(field_of(&error), NOT_UTF8)),
-        }
+        let (name, id): (String, String) = parameters(parts, state).await?;
+        Ok(Self(SegmentName::parse(name)?, UserId::parse(id)?))
     }
 }
 
-/// Returns the name in errors of the parameter that can't be decoded.
-fn field_of(error: &PathRejection) -> &'static str {
-    match error {
-        PathRejection::FailedToDeserializePathParams(error) => match error.kind() {
-            ErrorKind::InvalidUtf8InPathParam { key } if key == "user_id" => "user_id",
-            _ => "segment",
+/// Returns the parameters of the path: a text, or a tuple of texts.
+async fn parameters<T: DeserializeOwned + Send, S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<T> {
+    let parameters = Path::from_request_parts(parts, state).await;
+    let Path(texts) = parameters.map_err(|why| Problem::invalid_field(field(why), "must be UTF-8, percent-encoded"))?;
+    Ok(texts)
+}
+
+/// Returns the field of the parameter that could not be decoded.
+fn field(why: PathRejection) -> String {
+    match why {
+        PathRejection::FailedToDeserializePathParams(why) => match why.into_kind() {
+            // Errors name the field of a visit.
+            ErrorKind::InvalidUtf8InPathParam { key } if key == "name" => "segment".to_owned(),
+            ErrorKind::InvalidUtf8InPathParam { key } => key,
+            _ => "path".to_owned(),
         },
-        _ => "segment",
-    }
-}
-
-const NOT_UTF8: &str = "must be UTF-8, percent-encoded";
-
-/// Returns the only parameter of the path. `field` is its name in errors.
-async fn parameter<S: Send + Sync>(field: &'static str, parts: &mut Parts, state: &S) -> Result<String> {
-    match Path::from_request_parts(parts, state).await {
-        Ok(Path(text)) => Ok(text),
-        Err(_) => Err(Problem::invalid_field(field, NOT_UTF8)),
+        _ => "path".to_owned(),
     }
 }

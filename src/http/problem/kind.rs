@@ -35,6 +35,8 @@ pub enum ProblemKind {
     TooManyOverlaps,
     /// All permits for lists and requests for users are taken.
     TooManyLists,
+    /// All permits for lists of members are taken.
+    TooManyMemberLists,
     /// A handler panicked, or the framework failed.
     Internal,
     /// Redis did not answer, or answered with an error.
@@ -88,6 +90,9 @@ impl ProblemKind {
                 "too-many-lists",
                 "Too many lists or requests for users are in progress",
             ),
+            Self::TooManyMemberLists => {
+                (StatusCode::TOO_MANY_REQUESTS, "too-many-member-lists", "Too many lists of members are in progress")
+            }
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal-error", "The service failed"),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "store-unavailable", "Redis can't answer now"),
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Too many requests are in progress"),

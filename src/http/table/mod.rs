@@ -3,10 +3,11 @@
 mod csv;
 mod format;
 mod links;
+mod rows;
 
 use axum::body::Body;
-use axum::http::HeaderValue;
 use axum::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, LINK, VARY};
+use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 
@@ -14,6 +15,7 @@ pub use self::csv::{Cell, CsvWriter, json_list};
 pub use self::format::Format;
 pub use self::links::Cursors;
 use self::links::links;
+pub use self::rows::Row;
 use super::json::json;
 
 /// An answer that is a table as well.
@@ -60,17 +62,21 @@ impl TableResponder {
 }
 
 fn csv_response<T: Table>(table: &T) -> Response {
-    const DATE: usize = "2026-11-22".len();
     let mut csv = CsvWriter::new();
     table.write(&mut csv);
-    let date = table.as_of().get(..DATE).unwrap_or_default();
-    let segment = table.segment().map(|segment| format!("{}-", file_name_part(segment))).unwrap_or_default();
-    let headers = [
-        (CONTENT_TYPE, "text/csv; charset=utf-8; header=present"),
-        (CACHE_CONTROL, "no-store"),
-        (CONTENT_DISPOSITION, &format!("attachment; filename=\"{}-{segment}{date}.csv\"", T::FILE_NAME)),
-    ];
-    (headers, Body::from(csv.finish())).into_response()
+    (csv_headers(T::FILE_NAME, table.segment(), table.as_of()), Body::from(csv.finish())).into_response()
+}
+
+/// Returns the headers of a file with a table, which is about `segment` or about several.
+fn csv_headers(name: &str, segment: Option<&str>, as_of: &str) -> [(HeaderName, String); 3] {
+    const DATE: usize = "2026-11-22".len();
+    let date = as_of.get(..DATE).unwrap_or_default();
+    let segment = segment.map(|segment| format!("{}-", file_name_part(segment))).unwrap_or_default();
+    [
+        (CONTENT_TYPE, "text/csv; charset=utf-8; header=present".to_owned()),
+        (CACHE_CONTROL, "no-store".to_owned()),
+        (CONTENT_DISPOSITION, format!("attachment; filename=\"{name}-{segment}{date}.csv\"")),
+    ]
 }
 
 /// Returns the part of a file's name for a segment. It is valid in a header and in every file system.

@@ -44,6 +44,12 @@ impl HttpMetrics {
         with_local_recorder(&*self.recorder, || counter!("estimator_http_problems_total", "type" => slug).increment(1));
     }
 
+    /// Counts a list of users that broke off, by reason.
+    pub fn member_list_aborted(&self, reason: &'static str) {
+        let name = "estimator_member_lists_aborted_total";
+        with_local_recorder(&*self.recorder, || counter!(name, "reason" => reason).increment(1));
+    }
+
     /// Counts a request that was refused, by the [kind](crate::auth::AuthError::kind) of the reason.
     pub fn denied(&self, kind: &'static str) {
         with_local_recorder(&*self.recorder, || {

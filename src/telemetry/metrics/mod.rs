@@ -134,6 +134,10 @@ fn describe() {
     describe_gauge!("estimator_http_connections", "Open connections.");
     describe_counter!("estimator_http_problems_total", "Error responses, by problem type.");
     describe_counter!(
+        "estimator_member_lists_aborted_total",
+        "Lists of users that broke off after their first line, by reason: client, redis, slow-client, stopping or token."
+    );
+    describe_counter!(
         "estimator_auth_failures_total",
         "Requests refused by authentication or authorization, by reason."
     );

@@ -25,6 +25,7 @@ mod known;
 mod limits;
 mod max_lists;
 mod max_segments;
+mod members;
 mod overlap;
 mod pages;
 mod paths;

@@ -23,6 +23,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_WAITING: usize = 10_000;
 const MAX_OVERLAPS: usize = 2;
 const MAX_LISTS: usize = 16;
+const MAX_MEMBER_LISTS: usize = 4;
 const MAX_SEGMENTS: u64 = 10_000;
 
 /// Returns a problem of this kind for a request other than a batch.
@@ -47,6 +48,7 @@ pub fn of_request(kind: ProblemKind) -> Problem {
         ProblemKind::SomeRejected => problems::some_rejected(false),
         ProblemKind::TooManyRejected => problems::too_many_rejected(),
         ProblemKind::TooManyOverlaps => TooMany { reads: CostlyReads::Overlaps, max: MAX_OVERLAPS }.into(),
+        ProblemKind::TooManyMemberLists => TooMany { reads: CostlyReads::Members, max: MAX_MEMBER_LISTS }.into(),
         ProblemKind::TooManyLists => TooMany { reads: CostlyReads::Lists, max: MAX_LISTS }.into(),
         ProblemKind::Internal => Problem::of_panic(&"an example"),
         ProblemKind::Unavailable => store::Error::from(redis::Error::Lost("an example".to_owned())).into(),

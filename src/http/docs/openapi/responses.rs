@@ -11,12 +11,12 @@ use crate::http::problem::ProblemKind;
 
 use ProblemKind::{
     BodyTimeout, BodyTooLarge, InsufficientScope, Internal, Invalid, Malformed, MethodNotAllowed, Misdirected,
-    NotFound, Overloaded, RequestTimeout, SomeRejected, Stopping, TooManyLists, TooManyOverlaps, TooManyRejected,
-    TooManySegments, Unauthorized, Unavailable, UnsupportedMediaType,
+    NotFound, Overloaded, RequestTimeout, SomeRejected, Stopping, TooManyLists, TooManyMemberLists, TooManyOverlaps,
+    TooManyRejected, TooManySegments, Unauthorized, Unavailable, UnsupportedMediaType,
 };
 
 /// Responses of several operations: name, description and kinds of problem.
-pub const SHARED: [(&str, &str, &[ProblemKind]); 16] = [
+pub const SHARED: [(&str, &str, &[ProblemKind]); 17] = [
     ("Malformed", "The body can't be read: send JSON.", &[Malformed]),
     ("Unauthorized", "The request has no valid token.", &[Unauthorized]),
     ("InsufficientScope", "The token lacks the scope that this operation needs.", &[InsufficientScope]),
@@ -34,6 +34,7 @@ pub const SHARED: [(&str, &str, &[ProblemKind]); 16] = [
     ),
     ("TooMany", "Too many at a time: repeat after the seconds in `Retry-After`.", &[TooManyOverlaps]),
     ("TooManyLists", "Too many at a time: repeat after the seconds in `Retry-After`.", &[TooManyLists]),
+    ("TooManyMemberLists", "Too many at a time: repeat after the seconds in `Retry-After`.", &[TooManyMemberLists]),
     ("Internal", "The service failed: tell the operator the request id.", &[Internal]),
     ("Unavailable", "Not now: repeat after the seconds in `Retry-After`.", &[Unavailable, Overloaded, RequestTimeout]),
     ("NotReady", "Redis can't answer, or the service is stopping.", &[Unavailable, Stopping]),
@@ -84,6 +85,7 @@ response_set!(
     /// For operations that visit every segment.
     ListProblems = shared(["Invalid", "TooManyLists", "Internal", "Unavailable"])
 );
+response_set!(MemberListProblems = shared(["Invalid", "TooManyMemberLists", "Internal", "Unavailable"]));
 response_set!(OverlapProblems = shared(["Invalid", "TooMany", "Internal", "Unavailable"]));
 response_set!(
     VisitProblems = shared([
@@ -171,7 +173,7 @@ pub fn with_headers(response: ResponseBuilder, kind: ProblemKind) -> ResponseBui
             "The required scheme: `Bearer`, or `Basic` for a page, a link that a browser follows, and a table as CSV.",
         ),
         MethodNotAllowed => ("allow", text(), "The methods of the path."),
-        TooManyOverlaps | TooManyLists | Unavailable | Overloaded | RequestTimeout | Stopping => {
+        TooManyOverlaps | TooManyLists | TooManyMemberLists | Unavailable | Overloaded | RequestTimeout | Stopping => {
             ("retry-after", seconds(), "The seconds to wait before a retry.")
         }
         _ => return response,

@@ -31,6 +31,7 @@ schema_type!(SegmentName = segment());
 schema_type!(UserId = user_id());
 schema_type!(Window = window());
 schema_type!(Time = time());
+schema_type!(UserLine = user_line());
 schema_type!(SegmentOrder = one_of(["-change", "change", "count", "name", "new"]));
 schema_type!(AudienceSegments = segments(1, Overlaps::MAX_SEGMENTS));
 schema_type!(OverlapSegments = segments(Overlaps::MIN_SEGMENTS, Overlaps::MAX_SEGMENTS));
@@ -73,18 +74,30 @@ pub fn user_id() -> Object {
     name("The id of a user", domain::UserId::MAX_BYTES)
 }
 
-/// Returns the schema of a name: no control characters, and no Unicode white space at either end.
+/// The pattern of a name: no control characters, and no Unicode white space at either end.
+const NAME: &str = concat!(
+    "[^\\u0000-\\u0020\\u007F-\\u00A0\\u1680\\u2000-\\u200A\\u2028\\u2029\\u202F\\u205F\\u3000]",
+    "([^\\u0000-\\u001F\\u007F-\\u009F]*",
+    "[^\\u0000-\\u0020\\u007F-\\u00A0\\u1680\\u2000-\\u200A\\u2028\\u2029\\u202F\\u205F\\u3000])?"
+);
+
+/// Returns the schema of a line of a list of users, from which another list continues.
+fn user_line() -> Object {
+    const TIME: &str =
+        "[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})";
+    let description = "An RFC 3339 time and the id of a user, with a comma between them.";
+    let text = ObjectBuilder::new().schema_type(Type::String).description(Some(description));
+    text.pattern(Some(format!("^{TIME},{NAME}$"))).build()
+}
+
+/// Returns the schema of a name.
 fn name(what: &str, max_bytes: usize) -> Object {
-    const PATTERN: &str = concat!(
-        "^[^\\u0000-\\u0020\\u007F-\\u00A0\\u1680\\u2000-\\u200A\\u2028\\u2029\\u202F\\u205F\\u3000]",
-        "([^\\u0000-\\u001F\\u007F-\\u009F]*",
-        "[^\\u0000-\\u0020\\u007F-\\u00A0\\u1680\\u2000-\\u200A\\u2028\\u2029\\u202F\\u205F\\u3000])?$"
-    );
     let description = format!(
         "{what}: 1 to {max_bytes} bytes of UTF-8 (a character beyond ASCII has 2 to 4), without control characters, and without \
          white space at either end."
     );
-    let text = ObjectBuilder::new().schema_type(Type::String).description(Some(description)).pattern(Some(PATTERN));
+    let text = ObjectBuilder::new().schema_type(Type::String).description(Some(description));
+    let text = text.pattern(Some(format!("^{NAME}$")));
     text.min_length(Some(1)).max_length(Some(max_bytes)).build()
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Ranks shift as members are visited again, expire, or arrive late. A page therefore starts at the estimated rank,
 //! less an overlap with the previous page. If it starts beyond the previous page's last member, members may lie in
-//! between, and an earlier page is read. Every member that stays unchanged is returned, because the order by score and
+//! between, and the rank is looked up. Every member that stays unchanged is returned, because the order by score and
 //! then by name doesn't depend on other members. (`ZSCAN` guarantees this as well, but its cursor is valid on one
 //! server alone.)
 //!
@@ -10,8 +10,15 @@
 //! and last member alone, read both before and after the names. If both reads agree, and name the first and last member
 //! of the page, those were the scores when the page was read.
 
+mod member;
+mod page;
+mod pages;
+
 use ::redis::{Pipeline, pipe};
 
+pub use self::member::{Member, MembersCursor};
+use self::page::PageSearch;
+pub use self::pages::PartitionPage;
 use super::Error;
 use super::{Partition, Store};
 use crate::domain::{SegmentName, Timestamp, UserId};
@@ -26,31 +33,13 @@ pub struct MembersPage {
     pub next: Option<MembersCursor>,
 }
 
-/// A position after a member of a segment.
-#[derive(Debug, Clone)]
-pub struct MembersCursor {
-    last: Member,
-    /// The rank of the next member, unless members changed.
-    rank: usize,
-}
-
-/// A member in the order of Redis.
-#[derive(Debug, Clone, PartialEq, PartialOrd)]
-struct Member {
-    score: f64,
-    name: Vec<u8>,
-}
-
 impl Store {
     /// Maximum number of members of a page. Redis takes about a millisecond for it.
     pub const PAGE: usize = 1_000;
-    /// Overlap with the previous page. A member that is visited again between two pages moves to the end, and the rank
-    /// of each later member decreases by one.
-    const OVERLAP: usize = 50;
     /// Number of names of a page of names. Redis takes half a millisecond for it. Twice as many delay writes
     /// noticeably, and don't make reading a segment faster.
     const NAMES: usize = 500;
-    /// Overlap of pages of names; see [`Self::OVERLAP`].
+    /// Overlap of pages of names, as [`PageSearch`] has one.
     const NAMES_OVERLAP: usize = 25;
 
     /// Returns a page of the members of `segment` in `partition` after `cursor`, or the first page. All pages together
@@ -81,16 +70,7 @@ impl Store {
         segment: &SegmentName<'_>,
         cutoff: Timestamp,
     ) -> Result<MembersCursor, Error> {
-        let mut pipeline = pipe();
-        pipeline
-            .cmd("ZCOUNT")
-            .arg(self.key_names.segment(partition, segment.as_str()))
-            .arg("-inf")
-            .arg(cutoff.as_score());
-        let (rank,) = self.client.send(Request::new(partition.slot(), pipeline)).await?.all()?;
-        // No UTF-8 text begins with this byte, so all members seen at the cutoff precede it.
-        let last = Member { score: cutoff.as_score(), name: vec![u8::MAX] };
-        Ok(MembersCursor { last, rank })
+        self.cursor_after(partition, segment, Member::last_at(cutoff)).await
     }
 
     /// Returns the names of a page of members that were seen after `cutoff`, including names that are not a valid
@@ -109,7 +89,7 @@ impl Store {
         let rank = cursor.rank.saturating_sub(Self::NAMES_OVERLAP);
         let key = self.key_names.segment(partition, segment.as_str());
         if let Some((first, last, names)) = self.names_from(partition, &key, rank).await?
-            && first.score > cutoff.as_score()
+            && first.score > cutoff.into()
             && (first <= cursor.last || rank == 0)
             && last > cursor.last
         {
@@ -143,7 +123,7 @@ impl Store {
         if first != first_again || last != last_again {
             return Ok(None);
         }
-        let [first, last] = [first, last].map(|mut end| end.pop().map(|(name, score)| Member { score, name }));
+        let [first, last] = [first, last].map(|mut end| end.pop().map(Member::from_pair));
         Ok(first
             .zip(last)
             .filter(|(first, last)| {
@@ -159,24 +139,15 @@ impl Store {
         segment: &SegmentName<'_>,
         cursor: Option<&MembersCursor>,
     ) -> Result<(Vec<Member>, Option<MembersCursor>), Error> {
-        let key = self.key_names.segment(partition, segment.as_str());
-        let (last, expected) = cursor.map_or((None, 0), |cursor| (Some(&cursor.last), cursor.rank));
-        let is_seen = |member: &Member| last.is_some_and(|last| member <= last);
-        let mut rank = expected.saturating_sub(Self::OVERLAP);
-        let mut back = Self::PAGE;
+        let mut search = PageSearch::new(partition, cursor, Self::PAGE);
         loop {
-            let mut page = self.members_from(partition, &key, rank).await?;
-            let is_full = page.len() == Self::PAGE;
-            if rank > 0 && !page.first().is_some_and(is_seen) {
-                rank = rank.saturating_sub(back);
-                back *= 2;
-            } else if is_full && page.last().is_some_and(is_seen) {
-                rank += Self::PAGE - 1;
-            } else {
-                let next = page.last().filter(|_| is_full);
-                let next = next.map(|last| MembersCursor { last: last.clone(), rank: rank + Self::PAGE });
-                page.retain(|member| !is_seen(member));
-                return Ok((page, next));
+            let mut pipeline = pipe();
+            pipeline.add_command(search.command(&self.key_names.segment(partition, segment.as_str())));
+            let (members,): (Vec<(Vec<u8>, f64)>,) =
+                self.client.send(Request::new(partition.slot(), pipeline)).await?.all()?;
+            match search.page(members) {
+                Some(page) => return Ok(page),
+                None => self.retry(&mut search, segment).await?,
             }
         }
     }
@@ -191,22 +162,5 @@ impl Store {
         pipeline.cmd("ZCARD").arg(self.key_names.segment(partition, segment.as_str()));
         let (members,) = self.client.send(Request::new(partition.slot(), pipeline)).await?.all()?;
         Ok(members)
-    }
-
-    /// Returns the members from `rank`, up to a page.
-    async fn members_from(&self, partition: Partition, key: &str, rank: usize) -> Result<Vec<Member>, Error> {
-        let mut pipeline = pipe();
-        pipeline.cmd("ZRANGE").arg(key).arg(rank).arg(rank + Self::PAGE - 1).arg("WITHSCORES");
-        let (members,): (Vec<(Vec<u8>, f64)>,) =
-            self.client.send(Request::new(partition.slot(), pipeline)).await?.all()?;
-        Ok(members.into_iter().map(|(name, score)| Member { score, name }).collect())
-    }
-}
-
-impl Member {
-    /// Converts it to a user and a time; `None` if it is not a valid user.
-    fn into_visit(self) -> Option<(UserId<'static>, Timestamp)> {
-        let user_id = UserId::parse(String::from_utf8(self.name).ok()?).ok()?;
-        Some((user_id, Timestamp::from_unix_seconds(self.score)))
     }
 }
