@@ -4,7 +4,11 @@ mod large;
 mod resharding;
 
 use std::collections::BTreeSet;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use futures_util::future::join_all;
 use reqwest::{Response, StatusCode};
 use rstest::rstest;
 use segment_estimator::domain::Timestamp;
@@ -63,6 +67,36 @@ async fn delete_removes_members_and_name_and_counts_the_users_of_the_window(#[ca
     app.record("u1", "sports").await;
     assert_eq!(listed(&app).await, ["news", "sports"]);
     assert_eq!(delete(&app, "sports").await, (true, 1));
+}
+
+/// A visit that arrives at the same time is deleted, or stays together with the name.
+#[rstest]
+#[case::one_partition("1")]
+#[case::eight_partitions("8")]
+#[tokio::test]
+async fn delete_beside_visits_keeps_later_visits_and_their_name(#[case] partitions: &str) {
+    let redis = Redis::start();
+    let app = TestApp::spawn_with(&redis, settings([("partitions", partitions)])).await;
+    for round in 0..100 {
+        let visits = async {
+            for pair in 0..6 {
+                let users = [0, 1].map(|n| format!("u{round}-{pair}-{n}"));
+                join_all(users.iter().map(|user| app.record(user, "sports"))).await;
+            }
+        };
+        let deletion = async {
+            tokio::time::sleep(Duration::from_micros(100 * (round % 20))).await;
+            delete(&app, "sports").await
+        };
+        let ((_, deleted), ()) = tokio::join!(deletion, visits);
+        let left = app.count("sports").await;
+        assert_eq!(deleted + left, 12, "each visit was before or after the deletion");
+        assert!(left == 0 || listed(&app).await == ["sports"], "{left} users have no name");
+        assert_eq!(delete(&app, "sports").await.1, left);
+        app.record("later", "sports").await;
+        assert_eq!((app.count("sports").await, listed(&app).await), (1, vec!["sports".to_owned()]));
+        delete(&app, "sports").await;
+    }
 }
 
 #[tokio::test]
@@ -296,16 +330,16 @@ async fn delete_on_a_cluster_completes_after_a_slot_has_migrated() {
     let slot = cluster.slot_of("{p03}");
     let from = cluster.owner_of(slot);
     let to = cluster.masters().into_iter().find(|&node| node != from).unwrap();
-    let (started, deletion) = (std::sync::atomic::AtomicBool::new(false), std::sync::OnceLock::new());
+    let (started, deletion) = (AtomicBool::new(false), OnceLock::new());
     let (started, deletion) = (&started, &deletion);
     let deleting = async {
-        eventually("a key has moved", async || started.load(std::sync::atomic::Ordering::Relaxed)).await;
+        eventually("a key has moved", async || started.load(Ordering::Relaxed)).await;
         deletion.set(delete(&service, "sports").await).unwrap();
     };
     let migrating = cluster.migrate_slot(slot, to, async |moved| {
         if moved == 1 {
-            started.store(true, std::sync::atomic::Ordering::Relaxed);
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            started.store(true, Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     });
     tokio::join!(deleting, migrating);
