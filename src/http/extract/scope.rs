@@ -54,3 +54,4 @@ scope_of_first_argument!(A);
 scope_of_first_argument!(A, B);
 scope_of_first_argument!(A, B, C);
 scope_of_first_argument!(A, B, C, D);
+scope_of_first_argument!(A, B, C, D, E);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, Version};
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::openapi::{ObjectBuilder, Ref, RefOr, Schema, Type};
@@ -16,7 +16,7 @@ use crate::http::extract::auth::{Authorized, ReadUsers};
 use crate::http::extract::path::SegmentPath;
 use crate::http::extract::query::{Parameters, QueryParams};
 use crate::http::extract::table::{FormatParam, TableQuery};
-use crate::http::problem::{Problem, Result};
+use crate::http::problem::{Problem, ProblemKind, Result};
 use crate::http::state::AppState;
 use crate::http::streamed_body::{BodyError, BodyWriter, streamed_body};
 use crate::http::table::{CsvWriter, Format, Row};
@@ -120,6 +120,7 @@ fn last_line(text: &str) -> std::result::Result<Member, String> {
 ///
 /// If the answer breaks off, or has as many lines as `limit`, make `from` of its last complete line and repeat the
 /// request. The first line of CSV has the names of the columns. The number of concurrent lists is limited.
+/// A request in HTTP/1.0 is refused, because its answer would have no mark at the end.
 #[utoipa::path(
     get,
     path = "/segments/{name}/users",
@@ -145,8 +146,14 @@ pub async fn list(
     State(state): State<Arc<AppState>>,
     SegmentPath(segment): SegmentPath,
     TableQuery(UsersQuery { limit, from, window }, responder): TableQuery<UsersQuery>,
+    version: Version,
     headers: HeaderMap,
 ) -> Result<Response> {
+    if version < Version::HTTP_11 {
+        let detail = "An answer in HTTP/1.0 has no mark at its end, so a part of the list would look like all of it. Send the \
+                      request in HTTP/1.1; a proxy may need a setting for that, such as proxy_http_version 1.1 in nginx.";
+        return Err(Problem::new(ProblemKind::Invalid, detail));
+    }
     let now = state.synced_now().await?;
     let name = segment.to_string();
     let mut members = state.estimator.members(MembersQuery { segment, window, from, limit })?;

@@ -8,6 +8,8 @@ use rstest::rstest;
 use segment_estimator::domain::Timestamp;
 use segment_estimator::estimator::MembersQuery;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use super::{encoded, seconds_ago};
 use crate::helpers::{
@@ -230,6 +232,20 @@ async fn list_rejects_bad_parameters_and_is_503_without_redis() {
     problem(app.get("/segments/broken/users").await, 503, "store-unavailable").await;
     redis.stop();
     problem(app.get("/segments/sports/users").await, 503, "store-unavailable").await;
+}
+
+/// nginx sends requests in HTTP/1.0 unless it is told otherwise.
+#[tokio::test]
+async fn list_refuses_http_1_0_whose_answers_have_no_end() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    app.record("u1", "sports").await;
+    let request = "GET /segments/sports/users HTTP/1.0\r\nhost: localhost\r\n\r\n";
+    let mut stream = TcpStream::connect(app.address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    in_time("the response", stream.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.0 422 ") && answer.contains("proxy_http_version 1.1"), "{answer}");
 }
 
 #[tokio::test]
