@@ -271,7 +271,7 @@ async fn openapi_scopes_are_those_that_the_service_requires() {
         document.check_response(&method, path, answer).await;
         protected += 1;
     }
-    assert_eq!(protected, 22);
+    assert_eq!(protected, 24);
 }
 
 #[tokio::test]

@@ -84,7 +84,9 @@ fn vector_posts_visits_to_a_route() {
     let (sink, openapi) = (read(VECTOR), openapi());
     let uris: Vec<_> = sink.lines().filter_map(|line| line.trim().strip_prefix("uri: http://localhost:8080")).collect();
     let [uri, healthcheck] = uris[..] else { panic!("{uris:?}") };
-    let path = uri.split('?').next().unwrap();
+    let (path, parameter) = uri.split_once('?').unwrap();
+    let parameters = openapi["paths"][path]["post"]["parameters"].as_array().unwrap();
+    assert!(parameters.iter().any(|known| parameter == format!("{}=true", known["name"].as_str().unwrap())), "{uri}");
     let media_types = &openapi["paths"][path]["post"]["requestBody"]["content"];
     assert_eq!(value_of(&sink, "method"), "newline_delimited");
     assert!(media_types["application/x-ndjson"].is_object(), "{path}");
@@ -92,7 +94,7 @@ fn vector_posts_visits_to_a_route() {
 
     let (_, visit) = sink.split_once("\n      . = {").unwrap();
     let members: BTreeSet<_> = visit.lines().next().unwrap().split('"').skip(1).step_by(2).collect();
-    let known = &openapi["components"]["schemas"]["Visit"]["properties"];
+    let known = &openapi["components"]["schemas"]["Visit"]["oneOf"][0]["properties"];
     assert!(members.is_superset(&["user_id", "segment", "seen_at"].into()), "{members:?}");
     for member in members.into_iter().filter(|member| !member.starts_with('%')) {
         assert!(known[member].is_object(), "{member} is not a member of a visit");
