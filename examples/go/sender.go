@@ -43,11 +43,12 @@ type Sender struct {
 	client        http.Client
 	queue         chan Visit
 	mutex         sync.Mutex
+	close         sync.Once
 	closing, done chan struct{}
 }
 
 func NewSender(url, apiKey string) *Sender {
-	s := &Sender{url: strings.TrimRight(url, "/") + "/segments/batch", apiKey: apiKey}
+	s := &Sender{url: strings.TrimRight(url, "/") + "/segments/batch", apiKey: strings.TrimSpace(apiKey)}
 	s.client.Timeout = 10 * time.Second
 	s.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	s.queue, s.closing, s.done = make(chan Visit, capacity), make(chan struct{}), make(chan struct{})
@@ -76,10 +77,12 @@ func (s *Sender) Record(user, segment string) error {
 
 // Close sends what is queued. It returns whether each visit was answered within the timeout.
 func (s *Sender) Close(timeout time.Duration) bool {
-	close(s.closing)
-	s.mutex.Lock()
-	close(s.queue)
-	s.mutex.Unlock()
+	s.close.Do(func() {
+		close(s.closing)
+		s.mutex.Lock()
+		close(s.queue)
+		s.mutex.Unlock()
+	})
 	select {
 	case <-s.done:
 		return s.Recorded.Load() == s.Acknowledged.Load()+s.Rejected.Load()
@@ -124,7 +127,8 @@ func (s *Sender) deliver(batch []Visit) {
 			s.Acknowledged.Add(*report.Accepted + report.Expired)
 			s.Rejected.Add(report.Rejected)
 			for _, e := range report.Errors {
-				log.Printf("rejected %+v: %s %s", batch[e.Line-1], e.Field, e.Detail)
+				visit := batch[e.Line-1]
+				log.Printf("rejected %q in %q: %s %s", visit.UserID, visit.Segment, e.Field, e.Detail)
 			}
 			return
 		}

@@ -29,7 +29,7 @@ public final class Main {
         } catch (InterruptedException interrupted) {
             System.err.println("interrupted");
         }
-        System.out.printf("%d recorded, %d acknowledged, %d rejected, %d dropped%n", sender.recorded,
+        System.out.printf("%s recorded, %s acknowledged, %s rejected, %s dropped%n", sender.recorded,
                 sender.acknowledged, sender.rejected, sender.dropped);
         // Otherwise the exit code after a signal is 143.
         Runtime.getRuntime().halt(isComplete ? 0 : 1);

@@ -12,6 +12,7 @@ import java.util.List;
 import java.util.Queue;
 import java.util.Set;
 import java.util.concurrent.ThreadLocalRandom;
+import java.util.concurrent.atomic.AtomicLong;
 import java.util.regex.Pattern;
 
 /** Sends visits to the segment estimator in batches, and repeats a batch until it is acknowledged. */
@@ -25,20 +26,27 @@ public final class Sender {
      */
     private static final Set<Integer> PERMANENT = Set.of(400, 413, 415, 422);
 
+    private static final Pattern ERROR = Pattern.compile("\\{\"line\":(\\d+)[^}]*}");
+
     private record Answer(int status, String body, long retryAfterSeconds) {}
 
+    /** What became of the visits. */
+    public final AtomicLong recorded = new AtomicLong(), acknowledged = new AtomicLong(), rejected = new AtomicLong(),
+            dropped = new AtomicLong();
+
     private final HttpClient client = HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).build();
-    private final URI uri;
-    private final String apiKey;
+    private final HttpRequest.Builder request;
     private final Queue<String> queue = new ArrayDeque<>();
     private boolean isClosing;
     private final Thread worker = new Thread(this::run, "sender");
-    volatile long recorded, acknowledged, rejected, dropped;
 
-    /** Creates a sender. Without access control `apiKey` is null. */
+    /** Creates a sender. Without access control `apiKey` is null. Fails if the URL or the key is not valid. */
     public Sender(String url, String apiKey) {
-        this.uri = URI.create(url.replaceAll("/+$", "") + "/segments/batch");
-        this.apiKey = apiKey;
+        request = HttpRequest.newBuilder(URI.create(url.replaceAll("/+$", "") + "/segments/batch"));
+        request.timeout(Duration.ofSeconds(10)).header("content-type", "application/x-ndjson");
+        if (apiKey != null) {
+            request.header("authorization", "Bearer " + apiKey.strip());
+        }
         worker.setDaemon(true);
         worker.start();
     }
@@ -55,7 +63,7 @@ public final class Sender {
             throw new IllegalStateException("the sender is closed");
         }
         queue.add(visit);
-        recorded++;
+        recorded.incrementAndGet();
         if (queue.size() >= BATCH_SIZE) {
             notifyAll();
         }
@@ -68,7 +76,7 @@ public final class Sender {
             notifyAll();
         }
         worker.join(timeout.toMillis());
-        return recorded == acknowledged + rejected;
+        return recorded.get() == acknowledged.get() + rejected.get();
     }
 
     private void run() {
@@ -101,18 +109,18 @@ public final class Sender {
             Answer answer = post(batch);
             long accepted = number(answer.body, "accepted");
             if (Set.of(200, 422).contains(answer.status) && accepted >= 0) {
-                acknowledged += accepted + number(answer.body, "expired");
-                long bad = number(answer.body, "rejected");
-                rejected += bad;
-                if (bad > 0) {
-                    // The report names each by its line.
-                    System.err.println("rejected " + bad + " of " + batch.size() + " visits: " + answer.body);
+                acknowledged.addAndGet(accepted + number(answer.body, "expired"));
+                rejected.addAndGet(number(answer.body, "rejected"));
+                // The report names up to 100 visits by their line.
+                for (var errors = ERROR.matcher(answer.body); errors.find(); ) {
+                    String visit = batch.get(Integer.parseInt(errors.group(1)) - 1);
+                    System.err.println("rejected " + visit + ": " + errors.group());
                 }
                 return;
             }
             String failure = batch.size() + " visits after " + answer.status + ": " + answer.body;
             if (PERMANENT.contains(answer.status)) {
-                dropped += batch.size();
+                dropped.addAndGet(batch.size());
                 System.err.println("dropped " + failure);
                 return;
             }
@@ -125,11 +133,6 @@ public final class Sender {
 
     /** Posts a batch. The status is 0 if there is no answer. */
     private Answer post(List<String> batch) throws InterruptedException {
-        var request = HttpRequest.newBuilder(uri).timeout(Duration.ofSeconds(10));
-        request.header("content-type", "application/x-ndjson");
-        if (apiKey != null) {
-            request.header("authorization", "Bearer " + apiKey);
-        }
         request.POST(BodyPublishers.ofString(String.join("\n", batch)));
         try {
             var response = client.send(request.build(), BodyHandlers.ofString());

@@ -14,11 +14,12 @@ export class Sender {
   #queue = [];
   #waiting = [];
   #isClosing = false;
+  #abort = new AbortController();
 
   constructor(url, { apiKey, batchSize = 1000, linger = 200, capacity = 10_000 } = {}) {
     this.url = `${url.replace(/\/+$/, "")}/segments/batch`;
     this.headers = { "content-type": "application/x-ndjson" };
-    if (apiKey) this.headers.authorization = `Bearer ${apiKey}`;
+    if (apiKey) this.headers.authorization = `Bearer ${apiKey.trim()}`;
     Object.assign(this, { batchSize, linger, capacity });
     this.worker = this.#run();
   }
@@ -39,9 +40,9 @@ export class Sender {
   async close(timeout = 20_000) {
     this.#isClosing = true;
     this.#wake();
-    const cancel = new AbortController();
-    await Promise.race([this.worker, sleep(timeout, undefined, cancel).catch(() => {})]);
-    cancel.abort();
+    const timer = setTimeout(() => this.#abort.abort(), timeout);
+    await this.worker;
+    clearTimeout(timer);
     return this.recorded === this.acknowledged + this.rejected;
   }
 
@@ -50,7 +51,7 @@ export class Sender {
   }
 
   async #run() {
-    while (!this.#isClosing || this.#queue.length > 0) {
+    while (!this.#isClosing || (this.#queue.length > 0 && !this.#abort.signal.aborted)) {
       if (this.#queue.length < this.batchSize && !this.#isClosing) await sleep(this.linger);
       const batch = this.#queue.splice(0, this.batchSize);
       this.#wake();
@@ -59,7 +60,7 @@ export class Sender {
   }
 
   async #deliver(batch) {
-    for (let attempt = 0; ; attempt += 1) {
+    for (let attempt = 0; !this.#abort.signal.aborted; attempt += 1) {
       const { status, body, retryAfter } = await this.#post(batch);
       const report = [200, 422].includes(status) && parseReport(body);
       if (report) {
@@ -76,24 +77,28 @@ export class Sender {
       }
       console.error(`repeating ${failure}`);
       // Full jitter: senders that failed together come back at different times.
-      await sleep(Math.min(retryAfter, 60) * 1000 + Math.random() * Math.min(10_000, 100 * 2 ** attempt));
+      const delay = Math.min(retryAfter, 60) * 1000 + Math.random() * Math.min(10_000, 100 * 2 ** attempt);
+      await sleep(delay, undefined, { signal: this.#abort.signal }).catch(() => {});
     }
   }
 
   /** Returns the status, the body and the seconds of `Retry-After`. The status is 0 if there is no answer. */
   async #post(batch) {
     // Unlike AbortSignal.timeout(), this timer keeps the process running.
-    const timeout = new AbortController();
-    const timer = setTimeout(() => timeout.abort(), 10_000);
+    const request = new AbortController();
+    const abort = () => request.abort();
+    const timer = setTimeout(abort, 10_000);
+    this.#abort.signal.addEventListener("abort", abort);
     try {
-      const request = { method: "POST", headers: this.headers, body: batch.join("\n"), redirect: "manual" };
-      const answer = await fetch(this.url, { ...request, signal: timeout.signal });
+      const options = { method: "POST", headers: this.headers, redirect: "manual", signal: request.signal };
+      const answer = await fetch(this.url, { ...options, body: batch.join("\n") });
       const retryAfter = Number(answer.headers.get("retry-after")) || 0;
       return { status: answer.status, body: await answer.text(), retryAfter };
     } catch (error) {
       return { status: 0, body: `${error.message} ${error.cause ?? ""}`, retryAfter: 0 };
     } finally {
       clearTimeout(timer);
+      this.#abort.signal.removeEventListener("abort", abort);
     }
   }
 }

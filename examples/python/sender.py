@@ -20,9 +20,11 @@ PERMANENT = {400, 413, 415, 422}
 class Sender:
     def __init__(self, url, api_key=None, batch_size=1000, linger=0.2, capacity=10_000):
         self.url = urllib.parse.urlsplit(url.rstrip("/") + "/segments/batch")
+        if self.url.scheme not in ("http", "https"):
+            raise ValueError(f"not an HTTP URL: {url}")
         self.headers = {"content-type": "application/x-ndjson"}
         if api_key:
-            self.headers["authorization"] = f"Bearer {api_key}"
+            self.headers["authorization"] = f"Bearer {api_key.strip()}"
         self.batch_size, self.linger, self.capacity = batch_size, linger, capacity
         self.queue, self.changed, self.closing = collections.deque(), threading.Condition(), False
         self.recorded = self.acknowledged = self.rejected = self.dropped = 0
@@ -93,7 +95,7 @@ class Sender:
             seconds = answer.getheader("retry-after", "")
             body = answer.read().decode(errors="replace")
             return answer.status, body, int(seconds) if seconds.isdecimal() else 0
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             return 0, repr(error), 0
         finally:
             connection.close()
