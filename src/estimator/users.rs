@@ -64,8 +64,8 @@ impl Estimator {
         self.store.delete_user(user, self.retention().await?.duration()).await
     }
 
-    /// Removes `user` from `segment`, unless the user was seen there after `removed_at`. A later visit adds the user
-    /// again.
+    /// Removes `user` from `segment`, unless the user was seen there after `removed_at`, and returns whether there was a
+    /// membership to remove, expired or not. A later visit adds the user again.
     ///
     /// # Errors
     ///
@@ -75,7 +75,7 @@ impl Estimator {
         user: &UserId<'_>,
         segment: &SegmentName<'_>,
         removed_at: Option<Timestamp>,
-    ) -> Result<(), store::Error> {
+    ) -> Result<bool, store::Error> {
         self.store.remove_user(user, segment, removed_at, self.retention().await?.duration()).await
     }
 }

@@ -1,6 +1,7 @@
 //! The deletion of a user, from all segments or from one.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -43,8 +44,8 @@ impl Store {
         Ok(removed.into_inner().unwrap_or_else(PoisonError::into_inner).len() as u64)
     }
 
-    /// Removes `user` from `segment`, unless the user was seen there after `removed_at`. Otherwise as
-    /// [`Self::delete_user`].
+    /// Removes `user` from `segment`, unless the user was seen there after `removed_at`. Returns whether a member was
+    /// removed, expired or not. Otherwise as [`Self::delete_user`].
     ///
     /// # Errors
     ///
@@ -56,7 +57,9 @@ impl Store {
         segment: &SegmentName<'_>,
         removed_at: Option<Timestamp>,
         retention: Duration,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
+        // A stale attempt may have removed the user already. During a resharding, so may the first of two key sets.
+        let is_removed = &AtomicBool::new(false);
         let remove = |partition, known: Arc<KnownLayout>| async move {
             let key = self.key_names.segment(partition, segment.as_str());
             let command = match removed_at {
@@ -68,13 +71,17 @@ impl Store {
                 }
             };
             let (answers, is_confirmed) = self.write_in(partition, [command], &known).await?;
+            if let [Value::Int(1)] = answers[..] {
+                is_removed.store(true, Ordering::Relaxed);
+            }
             match answers[..] {
                 _ if !is_confirmed => Ok(Attempt::Stale),
                 [Value::Nil] => Err(self.foreign_key(key)),
                 _ => Ok(Attempt::Committed(())),
             }
         };
-        self.remove_from_key_sets(user, retention, remove).await
+        self.remove_from_key_sets(user, retention, remove).await?;
+        Ok(is_removed.load(Ordering::Relaxed))
     }
 
     /// Runs `remove` on the partition of `user` in each key set that visits are written to. Adds a tombstone before, if

@@ -27,6 +27,8 @@ pub struct Deleted<T> {
     pub segments_removed: Option<u64>,
     /// The number of users that the segment had.
     pub count: Option<u64>,
+    /// Whether the user was removed from the segment.
+    pub removed: Option<bool>,
 }
 
 impl Deletion {
@@ -46,10 +48,10 @@ impl Deletion {
         let outcome = deletion.await;
         ScopeGuard::into_inner(guard);
         match outcome {
-            Ok(Deleted { response, segments_removed, count }) => {
+            Ok(Deleted { response, segments_removed, count, removed }) => {
                 let response = response.into_response();
                 let status = response.status().as_u16();
-                tracing::info!(request_id, by, status, segment, segments_removed, count, "{past}");
+                tracing::info!(request_id, by, status, segment, segments_removed, count, removed, "{past}");
                 Ok(response)
             }
             Err(problem) => {

@@ -98,7 +98,7 @@ pub async fn delete(
             count: deleted.count,
             as_of: AsOf::new(state.estimator.window(), now),
         });
-        Ok(Deleted { response, segments_removed: None, count: Some(deleted.count) })
+        Ok(Deleted { response, count: Some(deleted.count), ..Deleted::default() })
     };
     DELETION.audit(&headers, caller.name.as_deref(), name.as_ref(), deletion).await
 }

@@ -19,7 +19,7 @@ use crate::http::state::AppState;
 
 const REMOVAL: Deletion = Deletion {
     infinitive: "remove a user from a segment",
-    past: "removed a user from a segment",
+    past: "completed a request to remove a user from a segment",
     aborted: "the removal of a user from a segment was aborted; the user may or may not be removed",
 };
 
@@ -70,8 +70,8 @@ pub async fn remove(
         let StrictQuery(RemovalQuery { removed_at }) = query?;
         let now = state.synced_now().await?;
         let removed_at = removed_at.map(|time| Visit::not_ahead("removed_at", time.resolve(now), now)).transpose()?;
-        state.estimator.remove_user(&user, &segment, removed_at).await?;
-        Ok(Deleted { response: StatusCode::NO_CONTENT, segments_removed: None, count: None })
+        let removed = state.estimator.remove_user(&user, &segment, removed_at).await?;
+        Ok(Deleted { response: StatusCode::NO_CONTENT, removed: Some(removed), ..Deleted::default() })
     };
     REMOVAL.audit(&headers, caller.name.as_deref(), segment.as_ref(), removal).await
 }

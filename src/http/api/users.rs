@@ -137,7 +137,7 @@ pub async fn delete(
         let _permit = state.estimator.acquire_list_permit()?;
         let segments_removed = state.estimator.delete_user(&user).await?;
         let response = json(&DeletedUser { user_id: user.as_str().to_owned(), segments_removed });
-        Ok(Deleted { response, segments_removed: Some(segments_removed), count: None })
+        Ok(Deleted { response, segments_removed: Some(segments_removed), ..Deleted::default() })
     };
     DELETION.audit(&headers, caller.name.as_deref(), None, deletion).await
 }

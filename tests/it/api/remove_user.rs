@@ -151,8 +151,13 @@ async fn remove_needs_users_delete_and_logs_the_segment_but_never_the_user() {
     let officer = make("officer", "users:delete");
     let other = make("other", "segments:write,segments:read,users:read");
     let service = Service::start(folder.path(), &["--api-keys-file", keys.to_str().unwrap()]);
+    let visit = service.request("POST", "/segments").bearer_auth(&other);
+    let visit = visit.json(&json!({ "user_id": "secret-user", "segment": "sports" })).send().await.unwrap();
+    assert_eq!(visit.status(), StatusCode::NO_CONTENT);
     for (id, key, query, status) in [
+        ("seen-later", Some(&officer), "?removed_at=-1h", 204),
         ("first", Some(&officer), "", 204),
+        ("repeated", Some(&officer), "", 204),
         ("second", Some(&officer), "?removed_at=soon", 422),
         ("third", Some(&other), "", 403),
         ("fourth", None, "", 401),
@@ -166,16 +171,21 @@ async fn remove_needs_users_delete_and_logs_the_segment_but_never_the_user() {
     let events = log.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let events = events.filter(|event| event["message"].as_str().unwrap().contains("a user from a segment"));
     let found: Vec<_> = events
-        .map(|event| ["message", "request_id", "by", "segment", "status"].map(|member| event[member].clone()))
+        .map(|event| {
+            ["message", "request_id", "by", "segment", "status", "removed"].map(|member| event[member].clone())
+        })
         .collect();
-    let line = |message: &str, id: &str, by: &str, status: u16| {
-        [json!(message), json!(id), json!(by), json!("sports"), json!(status)]
+    let line = |message: &str, id: &str, by: &str, status: u16, removed: Value| {
+        [json!(message), json!(id), json!(by), json!("sports"), json!(status), removed]
     };
+    let completed = "completed a request to remove a user from a segment";
     let refused = "refused to remove a user from a segment";
     let expected = [
-        line("removed a user from a segment", "first", "officer", 204),
-        line(refused, "second", "officer", 422),
-        line(refused, "third", "other", 403),
+        line(completed, "seen-later", "officer", 204, json!(false)),
+        line(completed, "first", "officer", 204, json!(true)),
+        line(completed, "repeated", "officer", 204, json!(false)),
+        line(refused, "second", "officer", 422, Value::Null),
+        line(refused, "third", "other", 403, Value::Null),
     ];
     assert_eq!(found, expected);
     assert!(!log.iter().any(|line| line.contains("secret-user")), "{log:#?}");

@@ -56,9 +56,12 @@ async fn replay(estimator: &Estimator, events: &[Event]) {
                 *last = millis.max(*last);
             }
             Event::Remove { user: of, segment: at, millis } => {
-                estimator.remove_user(&user(of), &segment(SEGMENTS[at]), millis.map(noon_plus)).await.unwrap();
+                let removed_at = millis.map(noon_plus);
+                let removed = estimator.remove_user(&user(of), &segment(SEGMENTS[at]), removed_at).await.unwrap();
                 let last = model.get(&(at, of)).copied();
-                if last.is_some_and(|last| millis.is_none_or(|millis| last <= millis)) {
+                let is_removal = last.is_some_and(|last| millis.is_none_or(|millis| last <= millis));
+                assert_eq!(removed, is_removal, "{event:?}");
+                if is_removal {
                     model.remove(&(at, of));
                 }
             }

@@ -50,8 +50,9 @@ async fn remove_during_the_backfill_is_kept_and_keeps_a_later_visit() {
     let page = backfill.read_page().await;
     let later = Timestamp::from_millis(seen.as_millis() + 1);
     backfill.estimator.record(visit("seen-again", "sports", later), later).await.unwrap();
-    for id in ["gone", "seen-again"] {
-        backfill.estimator.remove_user(&user(id), &segment("sports"), Some(seen)).await.unwrap();
+    for (id, expected) in [("gone", true), ("seen-again", false)] {
+        let removed = backfill.estimator.remove_user(&user(id), &segment("sports"), Some(seen)).await.unwrap();
+        assert_eq!(removed, expected, "{id}");
     }
     backfill.copy(&page).await;
     assert_eq!(traces_of(&redis, "gone").0, 1, "the page brought the user back");
