@@ -113,7 +113,7 @@ impl Ingest {
         let json = (json.len() <= Self::MAX_LINE_BYTES).then_some(json);
         let kind = self.chunk.add_line(&self.estimator, &mut self.outcome.report, number, json, now);
         self.write_if_full().await?;
-        if self.pace.is_over(kind.visits()) {
+        if self.pace.is_over(kind.visits().max(1)) {
             tokio::task::yield_now().await;
         }
         Ok(())

@@ -128,8 +128,8 @@ impl Client {
     /// others.
     ///
     /// If the connection turns out to be broken, the request is sent once more on a new one, so that a restart of Redis
-    /// between two requests fails neither; [`Request::once`] prevents that. In a cluster, redirected commands are sent again to their target. Therefore
-    /// each command must be idempotent.
+    /// between two requests fails neither. A request of [`Request::once`] fails instead. In a cluster, redirected commands
+    /// are sent again to their target. Therefore each command must be idempotent.
     ///
     /// # Errors
     ///

@@ -8,6 +8,7 @@ use super::layout::{Attempt, KnownLayout, SegmentDeletion};
 use super::tombstones::Tombstone;
 use super::{Error, KeySet, Partition, Phase, Resharding, Store};
 use crate::domain::{SegmentName, Timestamp};
+use crate::redis;
 
 /// A deleted segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +49,7 @@ impl Store {
 
     /// Deletes `segment`, and counts its members that were seen after `cutoff` in the same atomic step of each partition.
     /// Waits for replicas as [`WriteAcks`](crate::redis::WriteAcks) requires. Deletes its history and its change record
-    /// as well, unless `keeps_history` is true; keys of other programs stay.
+    /// as well, unless `keeps_history` is true; keys of other programs stay. As for samples, it waits for no replica then.
     ///
     /// Redis unlinks the members in one step, whatever their number, and frees the memory in the background. Visits that
     /// were acknowledged before the call are deleted. A visit that is recorded during the call may remain; one that is
@@ -83,10 +84,7 @@ impl Store {
                     return Ok(Attempt::Stale);
                 }
             }
-            // The key set that counts read is the last one. A concurrent visit that it keeps was written to the other
-            // one after the deletion there, unless it took longer to write than to delete.
-            let key_sets: Vec<_> = known.layout.written().collect();
-            for keys in key_sets.into_iter().rev() {
+            for keys in known.layout.deleted_from() {
                 if let Attempt::Stale = self.delete_from(keys, segment, cutoff, &known, on_deleted).await? {
                     return Ok(Attempt::Stale);
                 }
@@ -124,7 +122,7 @@ impl Store {
                     (partition.slot(), self.segment_deletion(&known.layout, *partition, segment, &first))
                 });
                 // A repetition would count nobody.
-                let request = self.writes_to(&partitions, deletions).once();
+                let request = self.writes_to(&partitions, deletions).once().nil_for(redis::Error::is_try_again);
                 let (answers, is_confirmed) = self.send_writes(request, known).await?;
                 is_stale |= !is_confirmed;
                 for (partition, answer) in partitions.into_iter().zip(answers) {

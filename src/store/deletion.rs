@@ -12,11 +12,13 @@ use super::partition::hash;
 use super::tombstones::Tombstone;
 use super::{Error, Partition, Phase, Resharding, Store};
 use crate::domain::{SegmentName, Timestamp, UserId};
-use crate::redis::{Request, Slot, parse};
+use crate::redis::{self, Request, Slot, parse};
 
-/// Removes the member `ARGV[1]` of the segment `KEYS[1]` unless its score is later than `ARGV[2]`.
+/// Removes the member `ARGV[1]` of the segment `KEYS[1]` unless its score is later than `ARGV[2]`. Returns nil for a key of
+/// another type, which Redis 6.2 reports as an error of the script.
 pub(super) const REMOVE_UNLESS_LATER: &str = "\
-local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
+local score = redis.pcall('ZSCORE', KEYS[1], ARGV[1])
+if type(score) == 'table' then return not string.find(score.err, 'WRONGTYPE', 1, true) and score end
 if not score or tonumber(score) > tonumber(ARGV[2]) then return 0 end
 return redis.call('ZREM', KEYS[1], ARGV[1])";
 
@@ -104,7 +106,7 @@ impl Store {
                     return Ok(Attempt::Stale);
                 }
             }
-            for keys in known.layout.written() {
+            for keys in known.layout.deleted_from() {
                 let partition = keys.of(hash(user.as_str()));
                 if let Attempt::Stale = remove(partition, Arc::clone(&known)).await? {
                     return Ok(Attempt::Stale);
@@ -156,7 +158,7 @@ impl Store {
         known: &KnownLayout,
     ) -> Result<(Vec<Value>, bool), Error> {
         let commands = commands.into_iter().map(|command| (partition.slot(), command));
-        self.send_writes(self.writes_to(&[partition], commands), known).await
+        self.send_writes(self.writes_to(&[partition], commands).nil_for(redis::Error::is_wrong_type), known).await
     }
 
     /// Returns a request that writes with `commands` to `partitions`, which are on one server, and waits for replicas if
@@ -177,12 +179,11 @@ impl Store {
         request.and_then_read(self.key_names.layout_reads(partitions.iter().copied()))
     }
 
-    /// Sends a request of [`Self::writes_to`]. Returns the answers, nil for a key of another type and for a script on
-    /// several keys of a migrating slot, and whether `known` was in force.
+    /// Sends a request of [`Self::writes_to`]. Returns the answers and whether `known` was in force.
     pub(super) async fn send_writes(&self, request: Request, known: &KnownLayout) -> Result<(Vec<Value>, bool), Error> {
         // Counts and probes must not queue behind a wait for replicas. Therefore the request shares the connection of
         // batches.
-        let reply = self.batches.send(request.nil_for(|error| error.is_wrong_type() || error.is_try_again())).await?;
+        let reply = self.batches.send(request).await?;
         reply.replicated.clone()?;
         let [answers, last, layouts] = reply.into_steps();
         last.into_iter().try_for_each(|result| result.map(drop))?;

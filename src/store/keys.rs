@@ -22,7 +22,7 @@ pub(super) enum KeyKind {
     Segment(String),
     /// The names of segments.
     Index,
-    /// The tombstones of users who were deleted during a resharding.
+    /// The tombstones of users and segments that were deleted during a resharding.
     Tombstones,
     /// The layout record, or the copy of a partition.
     Layout,

@@ -176,6 +176,13 @@ impl Layout {
         [read].into_iter().chain(other)
     }
 
+    /// Returns the key sets that visits are written to, in the order of deletions. The one that counts read is the last:
+    /// a concurrent visit that it keeps was written to the other one after the deletion there, unless it took longer to
+    /// write than to delete.
+    pub(super) fn deleted_from(&self) -> impl Iterator<Item = KeySet> {
+        self.written().collect::<Vec<_>>().into_iter().rev()
+    }
+
     /// Returns all key sets but one that is being deleted.
     pub(super) fn in_use(&self) -> impl Iterator<Item = KeySet> {
         let is_deleted = matches!(self.resharding, Some(Resharding { phase: Phase::Cleanup, .. }));

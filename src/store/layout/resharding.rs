@@ -37,12 +37,15 @@ if is_record and record.epoch > tonumber(ARGV[1]) then return -1 end
 
 /// Deletes the segment `KEYS[2]` and its name `ARGV[2]` in the index `KEYS[3]` in one atomic step. A member that is
 /// written before it is deleted as well; one that is written after it adds the name again. Redis frees the memory in
-/// the background. A key of another type belongs to another program and stays.
+/// the background. A key of another type belongs to another program and stays. If the index has another type, nothing is
+/// deleted and the script fails.
 ///
 /// Returns the number of members with scores from `ARGV[3]`, or -1 for a key of another type, and whether the index had
 /// the name.
 const DELETE_SEGMENT: &str = unless_later!(
     "\
+local names = redis.pcall('ZCARD', KEYS[3])
+if type(names) ~= 'number' then return names end
 local count = redis.pcall('ZCOUNT', KEYS[2], ARGV[3], '+inf')
 if type(count) == 'number' then
   local unlinked = redis.pcall('UNLINK', KEYS[2])

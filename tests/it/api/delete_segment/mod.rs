@@ -159,6 +159,18 @@ async fn delete_keeps_a_key_of_another_program_and_names_the_problem() {
 }
 
 #[tokio::test]
+async fn delete_keeps_the_users_if_the_index_belongs_to_another_program() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    app.record("u1", "sports").await;
+    redis.call::<u64>(&["DEL", "segments"]);
+    redis.call::<String>(&["SET", "segments", "theirs"]);
+    problem(delete_response(&app, "sports", "").await, 503, "store-unavailable").await;
+    assert_eq!(app.count("sports").await, 1);
+    assert_eq!(redis.call::<String>(&["GET", "segments"]), "theirs");
+}
+
+#[tokio::test]
 async fn delete_rejects_bad_parameters_and_is_503_without_redis() {
     let mut redis = Redis::start();
     let app = TestApp::spawn(&redis).await;

@@ -218,7 +218,7 @@ async fn delete_and_record_during_reshardings_are_kept() {
         }
         deleted
     };
-    // A segment is deleted over and over while it is busy.
+    // A segment is deleted over and over, between its visits.
     let busy = async {
         let mut acknowledged = 0;
         while !is_done.load(Ordering::Relaxed) {
