@@ -65,12 +65,14 @@ impl QueryParams for BatchQuery {
 /// Record many visits.
 ///
 /// 200 once Redis has acknowledged all visits that were not rejected, with a report. An invalid line is reported by its
-/// number, and the batch continues. If no line is valid, the status is 422. After 10,000 rejected lines in a row, or if
-/// most of 100,000 were rejected, the batch is aborted with 422. An empty body or `[]` is 200 with nothing accepted. With
-/// `strict=true` a single rejected visit makes the status 422; the other visits are recorded.
+/// number, an invalid visit of an array by its position, both counted from 1, and the batch continues. If no line is
+/// valid, the status is 422. After 10,000 rejected lines in a row, or if most of 100,000 were rejected, the batch is
+/// aborted with 422. An empty body or `[]` is 200 with nothing accepted. With `strict=true` a single rejected visit makes
+/// the status 422; the other visits are recorded.
 ///
 /// A visit with `segments` counts as one visit for each name in `accepted` and `expired`. If it is not valid, none of them
-/// is written, and `rejected` counts it once. An error of a name has the field `segments[0]`, `segments[1]`, ...
+/// is written, and `rejected` counts it once. An error of a name has the field `segments[0]`, `segments[1]`, ..., counted
+/// from 0.
 ///
 /// If a batch is aborted, the problem says how far it came, as `done_through_line`. A token that expires or is revoked
 /// during a stream aborts it. Repeating a part of a batch is harmless if its visits have a `seen_at`. The body may be
