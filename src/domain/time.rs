@@ -43,6 +43,21 @@ impl Timestamp {
         Self::from_millis((seconds * 1000.0).round() as i64)
     }
 
+    /// As [`Self::from_unix_seconds`], for a number that a caller gives.
+    ///
+    /// # Errors
+    ///
+    /// A predicate if the number is one of milliseconds. Those since 1973 are larger than 1e11, and as seconds this is
+    /// the year 5138, which is no plausible time.
+    pub(crate) fn from_given_seconds(seconds: f64) -> Result<Self, &'static str> {
+        const YEAR_5138: f64 = 1e11;
+        if seconds > YEAR_5138 {
+            Err("is too large: Unix time is in seconds here, not in milliseconds")
+        } else {
+            Ok(Self::from_unix_seconds(seconds))
+        }
+    }
+
     /// Parses an RFC 3339 time, such as `2026-11-22T10:00:00Z` or `2026-11-22T11:00:00.250+01:00`, truncated to a
     /// millisecond.
     #[must_use]
