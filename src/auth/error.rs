@@ -14,6 +14,11 @@ pub enum AuthError {
         "The Authorization header must be sent once: Bearer, a space and a token of at most {MAX_TOKEN_BYTES} bytes."
     )]
     Malformed,
+    /// The request has a password, and its route accepts none.
+    #[error(
+        "This request accepts no name and password (HTTP Basic): send the password as the token in Authorization: Bearer TOKEN."
+    )]
+    PasswordRefused,
     /// The token is not valid.
     #[error("The token is not accepted: {0}.")]
     NotAccepted(TokenError),
@@ -68,7 +73,7 @@ impl AuthError {
     pub fn name(&self) -> Option<&str> {
         match self {
             Self::InsufficientScope { principal, .. } => Some(principal),
-            Self::NoToken | Self::Malformed | Self::NotAccepted(_) => None,
+            Self::NoToken | Self::Malformed | Self::PasswordRefused | Self::NotAccepted(_) => None,
         }
     }
 
@@ -77,7 +82,7 @@ impl AuthError {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::NoToken => "no_token",
-            Self::Malformed => "malformed",
+            Self::Malformed | Self::PasswordRefused => "malformed",
             Self::NotAccepted(error) => error.kind(),
             Self::InsufficientScope { .. } => "insufficient_scope",
         }

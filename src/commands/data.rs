@@ -36,6 +36,22 @@ impl Data {
         Ok(Self { store, address, redis })
     }
 
+    /// As [`Self::open`], but never creates `data_dir`, for a command that only reads.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`], and if `data_dir` has no data.
+    pub(super) async fn open_existing(settings: &Settings) -> Result<Self, Failure> {
+        let data_dir = &settings.data_dir;
+        if settings.deployment().is_none() && matches!(EmbeddedRedis::dir_in(data_dir).try_exists(), Ok(false)) {
+            let data_dir = data_dir.display();
+            return Err(
+                format!("data_dir: {data_dir} has no data; give the data_dir or redis_url of the service").into()
+            );
+        }
+        Self::open(settings).await
+    }
+
     /// Supervises a private Redis that was started for the command. Returns if it can't be kept running.
     pub(super) async fn supervise(&mut self) -> Failure {
         match &mut self.redis {

@@ -43,6 +43,13 @@ impl Score {
         Timestamp::from_unix_seconds(self.0)
     }
 
+    /// Returns whether it is a time in the years 0 to 9999, which RFC 3339 has. If not, [`Self::timestamp`] is another
+    /// time.
+    #[must_use]
+    pub fn is_time(self) -> bool {
+        (Self::from(Timestamp::EARLIEST)..=Self::from(Timestamp::LATEST)).contains(&self)
+    }
+
     /// Returns whether it is a whole number of milliseconds.
     #[must_use]
     pub fn is_whole_millis(self) -> bool {
@@ -76,9 +83,8 @@ impl fmt::Display for Score {
         let seconds = self.0.floor();
         // `as` saturates.
         let nanos = ((self.0 - seconds) * 1e9) as u32;
-        let is_clamped = (self.0 - self.timestamp().as_score()).abs() > 1.0;
         match DateTime::from_timestamp(seconds as i64, nanos) {
-            Some(time) if !is_clamped && !self.is_whole_millis() => {
+            Some(time) if self.is_time() && !self.is_whole_millis() => {
                 f.write_str(&time.to_rfc3339_opts(SecondsFormat::Nanos, true))
             }
             _ => self.timestamp().fmt(f),
@@ -100,6 +106,7 @@ mod tests {
     #[case::half_a_millisecond(1_795_341_600.000_5, "2026-11-22T10:00:00.000499963Z")]
     #[case::before_the_epoch(-0.25, "1969-12-31T23:59:59.750Z")]
     #[case::negative_zero(-0.0, "1970-01-01T00:00:00.000Z")]
+    #[case::year_10000(253_402_300_800.0, "9999-12-31T23:59:59.999Z")]
     #[case::far_future(1e300, "9999-12-31T23:59:59.999Z")]
     #[case::endless(f64::INFINITY, "9999-12-31T23:59:59.999Z")]
     #[case::far_past(f64::NEG_INFINITY, "0000-01-01T00:00:00.000Z")]

@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The start of the year 0, in milliseconds. RFC 3339 has no earlier times.
-    const EARLIEST: i64 = -62_167_219_200_000;
-    /// The end of the year 9999, in milliseconds. RFC 3339 has no later times.
-    const LATEST: i64 = 253_402_300_799_999;
+    /// The start of the year 0. RFC 3339 has no earlier times.
+    pub(super) const EARLIEST: Self = Self(-62_167_219_200_000);
+    /// The end of the year 9999. RFC 3339 has no later times.
+    pub(super) const LATEST: Self = Self(253_402_300_799_999);
 
     /// Reads the system clock. The callers are [`Clock`](crate::estimator::clock::Clock) and the command that makes
     /// tokens; everything else takes `now` as an argument.
@@ -27,10 +27,10 @@ impl Timestamp {
     /// Returns the time `millis` milliseconds after the Unix epoch, clamped to the years 0 to 9999.
     #[must_use]
     pub const fn from_millis(millis: i64) -> Self {
-        if millis > Self::LATEST {
-            Self(Self::LATEST)
-        } else if millis < Self::EARLIEST {
-            Self(Self::EARLIEST)
+        if millis > Self::LATEST.0 {
+            Self::LATEST
+        } else if millis < Self::EARLIEST.0 {
+            Self::EARLIEST
         } else {
             Self(millis)
         }
@@ -41,6 +41,21 @@ impl Timestamp {
     pub fn from_unix_seconds(seconds: f64) -> Self {
         // `as` saturates.
         Self::from_millis((seconds * 1000.0).round() as i64)
+    }
+
+    /// As [`Self::from_unix_seconds`], for a number that a caller gives.
+    ///
+    /// # Errors
+    ///
+    /// A predicate if the number is one of milliseconds. Those since 1973 are larger than 1e11, and as seconds this is
+    /// the year 5138, which is no plausible time.
+    pub(crate) fn from_given_seconds(seconds: f64) -> Result<Self, &'static str> {
+        const YEAR_5138: f64 = 1e11;
+        if seconds > YEAR_5138 {
+            Err("is too large: Unix time is in seconds here, not in milliseconds")
+        } else {
+            Ok(Self::from_unix_seconds(seconds))
+        }
     }
 
     /// Parses an RFC 3339 time, such as `2026-11-22T10:00:00Z` or `2026-11-22T11:00:00.250+01:00`, truncated to a
@@ -242,8 +257,8 @@ mod tests {
     #[case::seconds(1_763_805_600.0, 1_763_805_600_000)]
     #[case::milliseconds(1_763_805_600.123, 1_763_805_600_123)]
     #[case::before_the_epoch(-0.5, -500)]
-    #[case::far_future(1e300, Timestamp::LATEST)]
-    #[case::far_past(-1e300, Timestamp::EARLIEST)]
+    #[case::far_future(1e300, Timestamp::LATEST.0)]
+    #[case::far_past(-1e300, Timestamp::EARLIEST.0)]
     fn from_unix_seconds_rounds_to_the_millisecond(#[case] seconds: f64, #[case] millis: i64) {
         assert_eq!(Timestamp::from_unix_seconds(seconds), Timestamp(millis));
     }
@@ -251,8 +266,8 @@ mod tests {
     #[test]
     fn display_is_rfc_3339_with_milliseconds() {
         assert_eq!(Timestamp(1_795_341_600_007).to_string(), "2026-11-22T10:00:00.007Z");
-        assert_eq!(Timestamp(Timestamp::EARLIEST).to_string(), "0000-01-01T00:00:00.000Z");
-        assert_eq!(Timestamp(Timestamp::LATEST).to_string(), "9999-12-31T23:59:59.999Z");
+        assert_eq!(Timestamp::EARLIEST.to_string(), "0000-01-01T00:00:00.000Z");
+        assert_eq!(Timestamp::LATEST.to_string(), "9999-12-31T23:59:59.999Z");
     }
 
     #[rstest]
@@ -291,14 +306,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn as_score_keeps_the_order_of_milliseconds(millis in Timestamp::EARLIEST..Timestamp::LATEST) {
+        fn as_score_keeps_the_order_of_milliseconds(millis in Timestamp::EARLIEST.0..Timestamp::LATEST.0) {
             let (earlier, later) = (Timestamp(millis), Timestamp(millis + 1));
             prop_assert!(earlier.as_score() < later.as_score());
             prop_assert_eq!(Timestamp::from_unix_seconds(later.as_score()), later);
         }
 
         #[test]
-        fn as_score_round_trips_as_text(millis in Timestamp::EARLIEST..Timestamp::LATEST) {
+        fn as_score_round_trips_as_text(millis in Timestamp::EARLIEST.0..Timestamp::LATEST.0) {
             let score = Timestamp(millis).as_score();
             prop_assert_eq!(score.to_string().parse::<f64>(), Ok(score));
         }

@@ -25,6 +25,11 @@ const STICKY: u32 = 0o1000;
 /// start.
 const REMOVE: &str = "when no service runs on this folder, remove it";
 
+/// Returns the folder of the private Redis in `data_dir`.
+pub(super) fn dir_in(data_dir: &Path) -> PathBuf {
+    data_dir.join("redis")
+}
+
 /// Creates `data_dir` and the folder `redis` in it. Returns the path of the latter. A `data_dir` that exists keeps its
 /// permissions, and may be a link or a mount.
 ///
@@ -49,7 +54,7 @@ fn prepare_as(data_dir: &Path, user: u32) -> Result<PathBuf, EmbeddedError> {
     let data_dir = data_dir.canonicalize().map_err(failed(data_dir))?;
     check_path(&data_dir, user)?;
 
-    let dir = data_dir.join("redis");
+    let dir = dir_in(&data_dir);
     match DirBuilder::new().mode(0o700).create(&dir) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(&dir)(error)),
         _ => {}

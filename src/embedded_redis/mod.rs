@@ -74,6 +74,12 @@ impl EmbeddedRedis {
         LockedFolder::lock(data_dir).await?.start(max_memory).await
     }
 
+    /// Returns the folder of the private Redis in `data_dir`.
+    #[must_use]
+    pub fn dir_in(data_dir: &Path) -> PathBuf {
+        folder::dir_in(data_dir)
+    }
+
     /// Returns the URL of its socket.
     #[must_use]
     pub fn url(&self) -> RedisUrl {

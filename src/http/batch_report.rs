@@ -32,7 +32,7 @@ pub struct BatchReport<'a> {
 #[derive(Serialize, ToSchema)]
 #[schema(as = LineError)]
 struct LineErrorDocument<'a> {
-    /// The line number, or the position in the array, counted from 1.
+    /// The line number, or the position of the visit in the array. Both are counted from 1.
     #[schema(minimum = 1)]
     line: u64,
     /// The invalid field, if the error is about one field.

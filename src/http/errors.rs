@@ -136,7 +136,7 @@ impl From<AuthError> for Problem {
         let detail = error.to_string();
         let (kind, challenge) = match &error {
             AuthError::NoToken => (ProblemKind::Unauthorized, String::new()),
-            AuthError::Malformed | AuthError::NotAccepted(_) => {
+            AuthError::Malformed | AuthError::PasswordRefused | AuthError::NotAccepted(_) => {
                 (ProblemKind::Unauthorized, format!(r#", error="invalid_token", error_description="{detail}""#))
             }
             AuthError::InsufficientScope { scope, .. } => {

@@ -33,7 +33,7 @@ impl ExportCommand {
     ///
     /// The reason in one line for the user.
     pub async fn run(&self, settings: &Settings) -> Outcome {
-        let mut data = Data::open(settings).await?;
+        let mut data = Data::open_existing(settings).await?;
         let store = data.store.clone().with_partitions(settings.partitions);
         let export = Export::new(store, settings.window, self.segments.clone());
         let exported = tokio::select! {

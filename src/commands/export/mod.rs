@@ -10,6 +10,7 @@ use super::backoff::Backoff;
 use super::progress::Progress;
 use crate::domain::visit_json::RawVisits;
 use crate::domain::{SegmentName, Segments, Timestamp, Window};
+use crate::estimator::Estimator;
 use crate::estimator::clock::Clock;
 use crate::store::{self, Partition, Store};
 
@@ -40,6 +41,12 @@ pub enum ExportError {
     /// Redis can't serve.
     #[error("Redis can't serve: {0}")]
     Store(#[from] store::Error),
+    /// There is no data set.
+    #[error("there is no data set; give the redis_url or data_dir and the redis_key_prefix of the service")]
+    NoDataSet,
+    /// The data set has no such segments. Has each with similar names.
+    #[error("the data set has no segment {0}")]
+    UnknownSegments(String),
     /// The data set was moved to other partitions during the export.
     #[error(
         "the data set was moved to other partitions during the export, so visits are missing; run the export again"
@@ -69,6 +76,11 @@ impl Export {
         clock: &Clock,
         progress: Option<&Progress>,
     ) -> Result<ExportCounts, ExportError> {
+        // An export writes no layout record either.
+        if self.store.existing_layout().await?.is_none() {
+            return Err(ExportError::NoDataSet);
+        }
+        self.check_segments().await?;
         clock.sync(&self.store).await?;
         let cutoff = self.window.cutoff(clock.now());
         self.store.check_layout().await?;
@@ -86,6 +98,32 @@ impl Export {
         let exported = writer.exported;
         self.store.check_layout().await?;
         if self.store.layout().await?.read() == keys { Ok(exported) } else { Err(ExportError::PartitionsChanged) }
+    }
+}
+
+impl Export {
+    /// Checks that the chosen segments are known. A misspelt name must not look like an empty segment, because a script
+    /// may delete what it has exported.
+    async fn check_segments(&self) -> Result<(), ExportError> {
+        const SIMILAR: usize = 3;
+        let estimator = Estimator::new(self.store.clone(), self.window);
+        let segments: Vec<_> = self.segments.iter().map(|segment| (segment, false)).collect();
+        let known = estimator.are_known(&segments).await?;
+        let unknown: Vec<_> = self.segments.iter().zip(known).filter(|(_, is_known)| !is_known).collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let unknown: Vec<_> = unknown.into_iter().map(|(segment, _)| segment).collect();
+        let similar = estimator.similar_names(&unknown, SIMILAR).await?;
+        let described = unknown.into_iter().zip(similar).map(|(segment, similar)| {
+            let names: Vec<_> = similar.iter().map(SegmentName::as_str).collect();
+            if names.is_empty() {
+                segment.to_string()
+            } else {
+                format!("{segment} (did you mean {}?)", names.join(", "))
+            }
+        });
+        Err(ExportError::UnknownSegments(described.collect::<Vec<_>>().join(", ")))
     }
 }
 

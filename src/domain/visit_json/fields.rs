@@ -105,14 +105,12 @@ fn names(items: Vec<FieldValue<'_>>) -> Result<Box<[SegmentName<'_>]>, Vec<Field
 /// Returns the time of an optional field.
 pub(super) fn time(field: &'static str, value: Option<FieldValue<'_>>) -> Result<Option<Timestamp>, FieldError> {
     const WANTED: &str = "must be Unix seconds or an RFC 3339 time such as 2026-11-22T10:00:00Z";
-    /// Larger numbers are milliseconds: those since 1973 are larger, and the year 5138 is no plausible time of a visit.
-    const YEAR_5138: f64 = 1e11;
     match value {
         None | Some(FieldValue::Null) => Ok(None),
-        Some(FieldValue::Number(seconds)) if seconds > YEAR_5138 => {
-            Err(FieldError::new(field, "is too large: Unix time is in seconds here, not in milliseconds"))
-        }
-        Some(FieldValue::Number(seconds)) => Ok(Some(Timestamp::from_unix_seconds(seconds))),
+        Some(FieldValue::Number(seconds)) => match Timestamp::from_given_seconds(seconds) {
+            Ok(time) => Ok(Some(time)),
+            Err(why) => Err(FieldError::new(field, why)),
+        },
         Some(FieldValue::Text(text)) => match Timestamp::from_rfc3339(&text) {
             Some(time) => Ok(Some(time)),
             None => Err(FieldError::new(field, WANTED)),

@@ -170,10 +170,11 @@ impl MemberList {
         Ok(true)
     }
 
-    /// Returns the users among `members` that may still be listed.
+    /// Returns the users among `members` that may still be listed. Leaves out scores of another program that are no
+    /// times: a list can't continue after them, because their text is another time.
     fn listed(&self, members: Vec<Member>) -> impl Iterator<Item = SegmentMember> {
         let length = self.query.window.duration();
-        let users = members.into_iter().filter_map(move |member| {
+        let users = members.into_iter().filter(|member| member.score.is_time()).filter_map(move |member| {
             let last_seen = member.score;
             Some(SegmentMember { user_id: member.into_user()?, last_seen, expires: last_seen.timestamp() + length })
         });

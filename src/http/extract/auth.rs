@@ -12,7 +12,7 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue};
 
-use super::password::{ask_for_password, to_bearer};
+use super::password::{ask_for_password, is_password, to_bearer};
 use super::table::wants_csv;
 use crate::auth::{AuthError, Grant, Scope};
 use crate::http::accept::is_navigation;
@@ -80,7 +80,8 @@ impl<S: RequiredScope> FromRequestParts<Arc<AppState>> for Authorized<S> {
             Err(error) if accepts_password && (is_navigation(&parts.headers) || wants_csv(parts)) => {
                 Err(refuse_asking(state, error))
             }
-            Err(error) => Err(refuse(state, error)),
+            Err(error) if accepts_password => Err(refuse(state, error)),
+            Err(error) => Err(refuse(state, explain(error, &parts.headers))),
         }
     }
 }
@@ -111,7 +112,10 @@ impl<S: RequiredScope> FromRequestParts<Arc<AppState>> for Caller<S> {
     async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self, Infallible> {
         Ok(match state.authenticator.authorize(authorization(&parts.headers), S::SCOPE) {
             Ok(grant) => Self { name: grant.name.clone(), authorized: Ok(Authorized { grant, scope: PhantomData }) },
-            Err(error) => Self { name: error.name().map(str::to_owned), authorized: Err(refuse(state, error)) },
+            Err(error) => Self {
+                name: error.name().map(str::to_owned),
+                authorized: Err(refuse(state, explain(error, &parts.headers))),
+            },
         })
     }
 }
@@ -125,6 +129,12 @@ pub fn authorization(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
 pub fn refuse_asking(state: &AppState, error: AuthError) -> Problem {
     state.metrics.http.denied(error.kind());
     ask_for_password(error)
+}
+
+/// Explains the refusal of a password by a route that accepts none.
+fn explain(error: AuthError, headers: &HeaderMap) -> AuthError {
+    let is_refused_password = error == AuthError::Malformed && authorization(headers).any(is_password);
+    if is_refused_password { AuthError::PasswordRefused } else { error }
 }
 
 fn refuse(state: &AppState, error: AuthError) -> Problem {

@@ -25,6 +25,11 @@ pub fn to_bearer(header: &[u8]) -> Cow<'_, [u8]> {
     password(header).map_or(Cow::Borrowed(header), |password| Cow::Owned([b"Bearer ", password.as_slice()].concat()))
 }
 
+/// Returns whether an `Authorization` header has a password.
+pub fn is_password(header: &[u8]) -> bool {
+    password(header).is_some()
+}
+
 fn password(header: &[u8]) -> Option<Vec<u8>> {
     const SCHEME: &[u8] = b"basic ";
     let (scheme, credentials) = header.split_at_checked(SCHEME.len())?;

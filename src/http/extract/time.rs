@@ -21,12 +21,11 @@ impl QueryTime {
     /// A predicate about the parameter.
     pub fn parse(text: &str) -> Result<Self, String> {
         const DATE: usize = "2026-11-22".len();
-        let seconds = || text.parse().ok().filter(|seconds: &f64| seconds.abs() <= 1e11);
+        // Far beyond seconds and milliseconds of any plausible time, it is no time.
+        let number = text.parse().ok().filter(|number: &f64| (-1e11..1e15).contains(number));
+        let seconds = number.map(Timestamp::from_given_seconds).transpose()?;
         let date = || Timestamp::from_rfc3339(&format!("{text}T00:00:00Z")).filter(|_| text.len() == DATE);
-        let absolute = Timestamp::from_rfc3339(text)
-            .or_else(|| seconds().map(Timestamp::from_unix_seconds))
-            .or_else(date)
-            .map(Self::At);
+        let absolute = Timestamp::from_rfc3339(text).or(seconds).or_else(date).map(Self::At);
         let ago = || Some(Self::Ago(Window::parse(text.strip_prefix('-')?).ok()?.duration()));
         absolute.or_else(ago).ok_or_else(|| {
             "must be Unix seconds or an RFC 3339 time such as 2026-11-22T10:00:00Z (write + as %2B), a date such as \
@@ -75,7 +74,15 @@ mod tests {
     #[case::short_date("2026-1-2")]
     #[case::two_signs("--7d")]
     #[case::not_a_number("NaN")]
+    #[case::endless("inf")]
+    #[case::far_past("-1795341600000")]
     fn parse_refuses(#[case] text: &str) {
         assert!(QueryTime::parse(text).unwrap_err().starts_with("must be Unix seconds"));
+    }
+
+    #[test]
+    fn parse_recognizes_milliseconds() {
+        let error = QueryTime::parse("1795341600000").unwrap_err();
+        assert_eq!(error, "is too large: Unix time is in seconds here, not in milliseconds");
     }
 }

@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::Response;
@@ -44,7 +44,13 @@ pub fn answer(router: Result<Router, Box<Response>>, mut request: Request) -> im
         Err(refusal) => ready(*refusal).right_future(),
     };
     response.map(move |mut response| {
-        if let Some(problem) = Problem::take_from(&mut response) {
+        if let Some(mut problem) = Problem::take_from(&mut response) {
+            // The router knows the methods of the path, the fallback doesn't.
+            if problem.kind() == ProblemKind::MethodNotAllowed
+                && let Some(methods) = response.headers().get(ALLOW).and_then(|methods| methods.to_str().ok())
+            {
+                problem = problem.with_detail(format!("The methods of this path are {}.", methods.replace(',', ", ")));
+            }
             let id = request_id.to_str().unwrap_or_default();
             log(&problem, id, &method);
             // A handler may answer as a page on any path.

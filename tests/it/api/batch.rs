@@ -187,6 +187,14 @@ async fn batch_explains_lines_without_line_ends() {
         let document = problem(app.post_lines(other).await, 422, "invalid-request").await;
         assert!(!document["detail"].as_str().unwrap().contains("curl"), "{document}");
     }
+    // An array on one line or on several, and a line that is no array.
+    let hint = " The body is a JSON array: send it with content-type: application/json.";
+    for (array, is_hinted) in
+        [(format!("[{visit}]"), true), (format!(" \n[\n{visit},\n7]\n"), true), ("7\n[]".into(), false)]
+    {
+        let document = problem(app.post_lines(array).await, 422, "invalid-request").await;
+        assert_eq!(document["detail"].as_str().unwrap().ends_with(hint), is_hinted, "{document}");
+    }
     assert!(redis.sets().is_empty());
 }
 

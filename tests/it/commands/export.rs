@@ -80,7 +80,7 @@ fn export_and_import_copy_a_data_set() {
 fn export_writes_only_the_chosen_segments() {
     let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
     fill(&redis, 1);
-    let arguments = ["--segment", "news", "--segment", "nobody", "--segment", "a \"b\" {c}:\\"];
+    let arguments = ["--segment", "news", "--segment", "a \"b\" {c}:\\"];
     let Output { status, stdout, .. } = run(&mut export(folder.path(), &redis, &arguments));
     assert!(status.success());
     let visits: Vec<Value> =
@@ -88,6 +88,41 @@ fn export_writes_only_the_chosen_segments() {
     let found: Vec<_> = visits.iter().map(|visit| (&visit["user_id"], &visit["segment"])).collect();
     assert_eq!(found, [(&"u0".into(), &"news".into()), (&"u0".into(), &"a \"b\" {c}:\\".into())]);
     assert!(visits[0]["seen_at"].is_f64());
+}
+
+#[test]
+fn export_refuses_unknown_segments_and_leaves_no_file() {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    fill(&redis, 1);
+    let arguments = ["--output", "out", "--segment", "news", "--segment", "sport", "--segment", "nobody"];
+    let Output { status, stdout, stderr } = run(&mut export(folder.path(), &redis, &arguments));
+    let expected = "segment-estimator: the data set has no segment sport (did you mean sports?), nobody\n";
+    assert_eq!((status.code(), String::from_utf8(stderr).unwrap().as_str()), (Some(1), expected));
+    assert!(stdout.is_empty() && fs::read_dir(folder.path()).unwrap().count() == 0);
+    // A segment without users that count is known.
+    redis.call::<()>(&["DEL", "segment:news"]);
+    assert!(run(&mut export(folder.path(), &redis, &["--segment", "news"])).status.success());
+}
+
+#[test]
+fn export_without_a_data_set_fails_and_creates_none() {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    let error = |command: &mut Command| {
+        let Output { status, stdout, stderr } = run(command);
+        assert!(status.code() == Some(1) && stdout.is_empty(), "{status}");
+        String::from_utf8(stderr).unwrap()
+    };
+    for arguments in [&[][..], &["--segment", "sports"]] {
+        let stderr = error(&mut export(folder.path(), &redis, arguments));
+        assert!(stderr.starts_with("segment-estimator: there is no data set; give the redis_url"), "{stderr}");
+        assert_eq!(redis.call::<u64>(&["DBSIZE"]), 0);
+        let stderr = error(binary(folder.path()).arg("export").args(arguments));
+        assert_eq!(
+            stderr,
+            "segment-estimator: data_dir: data has no data; give the data_dir or redis_url of the service\n"
+        );
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

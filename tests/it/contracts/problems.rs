@@ -150,7 +150,8 @@ async fn other_method_is_405_with_the_allowed_ones() {
     ] {
         let response = app.request(method, path).send().await.unwrap();
         assert_eq!(response.headers()["allow"], allow, "{method} {path}");
-        problem(response, 405, "method-not-allowed").await;
+        let document = problem(response, 405, "method-not-allowed").await;
+        assert_eq!(document["detail"], format!("The methods of this path are {}.", allow.replace(',', ", ")));
     }
 }
 

@@ -23,11 +23,14 @@ use crate::http::json::json;
 use crate::http::middleware::endpoint::with_timeout;
 use crate::http::problem::{Problem, Result};
 use crate::http::state::AppState;
-use crate::ingest::{Aborted, Ingest};
+use crate::ingest::{Aborted, Ingest, Report};
 
 /// Likely cause of a batch whose only line is invalid.
 const SINGLE_LINE_HINT: &str =
     " The body is a single line: curl removes a file's line ends with -d, and keeps them with --data-binary.";
+
+/// Cause of a batch of lines without a visit that begins with a bracket.
+const ARRAY_HINT: &str = " The body is a JSON array: send it with content-type: application/json.";
 
 schemas::schema_type!(
     Visits = ArrayBuilder::new().items(Ref::from_schema_name("Visit")).max_items(Some(array::MAX_VISITS))
@@ -65,12 +68,14 @@ impl QueryParams for BatchQuery {
 /// Record many visits.
 ///
 /// 200 once Redis has acknowledged all visits that were not rejected, with a report. An invalid line is reported by its
-/// number, and the batch continues. If no line is valid, the status is 422. After 10,000 rejected lines in a row, or if
-/// most of 100,000 were rejected, the batch is aborted with 422. An empty body or `[]` is 200 with nothing accepted. With
-/// `strict=true` a single rejected visit makes the status 422; the other visits are recorded.
+/// number, an invalid visit of an array by its position, both counted from 1, and the batch continues. If no line is
+/// valid, the status is 422. After 10,000 rejected lines in a row, or if most of 100,000 were rejected, the batch is
+/// aborted with 422. An empty body or `[]` is 200 with nothing accepted. With `strict=true` a single rejected visit makes
+/// the status 422; the other visits are recorded.
 ///
 /// A visit with `segments` counts as one visit for each name in `accepted` and `expired`. If it is not valid, none of them
-/// is written, and `rejected` counts it once. An error of a name has the field `segments[0]`, `segments[1]`, ...
+/// is written, and `rejected` counts it once. An error of a name has the field `segments[0]`, `segments[1]`, ..., counted
+/// from 0.
 ///
 /// If a batch is aborted, the problem says how far it came, as `done_through_line`. A token that expires or is revoked
 /// during a stream aborts it. Repeating a part of a batch is harmless if its visits have a `seen_at`. The body may be
@@ -136,7 +141,7 @@ async fn record_array(state: &AppState, query: BatchQuery, body: Body) -> Result
     let json = body::read(body, state.limits.body_bytes, state.limits.body).await?;
     let mut ingest = Ingest::new(state.estimator.clone()).with_dry_run(query.dry_run);
     let outcome = feed_array(&mut ingest, &array::parse(&json)?, state.synced_now().await?).await;
-    finish(ingest, outcome, query, "").await
+    finish(ingest, outcome, query, |_| "").await
 }
 
 async fn record_lines(
@@ -150,31 +155,35 @@ async fn record_lines(
     let mut ingest = Ingest::new(state.estimator.clone()).with_dry_run(query.dry_run);
     // A stream may outlive its token.
     let renew = || caller.renew(state, headers);
-    let outcome = feed_lines(&mut ingest, &mut body, state, renew).await;
+    let mut first_byte = None;
+    let outcome = feed_lines(&mut ingest, &mut body, state, renew, &mut first_byte).await;
     let is_aborted = outcome.is_err();
-    let answer = finish(ingest, outcome, query, SINGLE_LINE_HINT).await;
+    let hint = |report: &Report| match first_byte {
+        Some(b'[') => ARRAY_HINT,
+        _ if report.is_one_line_without_a_visit() => SINGLE_LINE_HINT,
+        _ => "",
+    };
+    let answer = finish(ingest, outcome, query, hint).await;
     if is_aborted {
         body::discard(body);
     }
     answer
 }
 
-/// Waits for the outcome of all visits and answers with the report. `single_line_hint` completes the problem of a batch
-/// whose only line is invalid.
+/// Waits for the outcome of all visits and answers with the report. `hint` completes the problem of a batch without a
+/// valid visit.
 async fn finish(
     ingest: Ingest,
     outcome: std::result::Result<(), Incomplete>,
     query: BatchQuery,
-    single_line_hint: &str,
+    hint: impl FnOnce(&Report) -> &'static str,
 ) -> Result<Response> {
     let (report, failure) = ingest.finish().await;
     let problem = match (failure, outcome) {
         (Some(error), _) => problems::not_written(error),
         (None, Err(Incomplete::Body(problem))) => problem,
         (None, Err(Incomplete::Store)) => unreachable!("a failed ingest has an error"),
-        (None, Ok(())) if report.has_only_rejected() => {
-            problems::all_rejected(if report.is_one_line_without_a_visit() { single_line_hint } else { "" })
-        }
+        (None, Ok(())) if report.has_only_rejected() => problems::all_rejected(hint(&report)),
         (None, Ok(())) if query.strict && report.rejected > 0 => problems::some_rejected(report.dry_run),
         (None, Ok(())) => return Ok(json(&BatchReport::of_complete(&report))),
     };
@@ -206,12 +215,13 @@ async fn feed_array(ingest: &mut Ingest, visits: &[&RawValue], now: Timestamp) -
 }
 
 /// Feeds the lines of `body` while they arrive. Their number is not limited, but each must be complete within the time
-/// limit of a body. `renew` authorizes each frame.
+/// limit of a body. `renew` authorizes each frame. Sets `first_byte` to the first one that is no white space.
 async fn feed_lines(
     ingest: &mut Ingest,
     body: &mut Body,
     state: &AppState,
     mut renew: impl FnMut() -> Result<()>,
+    first_byte: &mut Option<u8>,
 ) -> std::result::Result<(), Incomplete> {
     let mut deadline = Instant::now() + state.limits.body;
     loop {
@@ -221,6 +231,7 @@ async fn feed_lines(
                 Ok(Some(Ok(frame))) => {
                     renew().map_err(Incomplete::Body)?;
                     let bytes = frame.into_data().unwrap_or_default();
+                    *first_byte = first_byte.or_else(|| bytes.trim_ascii_start().first().copied());
                     lines = ingest.feed(&bytes, state.clock.now()).await?;
                     // A fast sender, or one of short frames, must not block other requests on this thread.
                     tokio::task::yield_now().await;

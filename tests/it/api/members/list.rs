@@ -139,6 +139,23 @@ async fn list_omits_expired_users_and_names_of_other_programs() {
     assert_eq!(users(&app, "?limit=1&from=1970-01-01T00:00:00Z,u1").await, all);
 }
 
+/// Another program wrote milliseconds, or the year 10000.
+#[tokio::test]
+async fn list_omits_scores_that_are_no_times() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    app.record("u1", "sports").await;
+    let latest = 253_402_300_799.999;
+    let foreign = [latest + 0.001, 253_402_300_800.0, Timestamp::now().as_score() * 1_000.0, f64::INFINITY];
+    fill(&redis, foreign.into_iter().zip(1..).map(|(score, n)| (score, format!("x{n}"))));
+    fill(&redis, [(latest, "last".to_owned())].into_iter());
+    let all = users(&app, "").await;
+    assert_eq!(all.iter().map(|(_, user)| user.as_str()).collect::<Vec<_>>(), ["u1", "last"]);
+    assert_eq!(all[1].0, "9999-12-31T23:59:59.999Z");
+    assert_eq!(users_in_parts(&app, 1).await, all);
+    assert_eq!(app.count("sports").await, 6);
+}
+
 #[tokio::test]
 async fn list_continues_within_equal_and_finer_times() {
     let redis = Redis::start();
