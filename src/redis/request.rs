@@ -189,12 +189,19 @@ impl Request {
     }
 }
 
-/// Returns the key of the command of `pipeline` at `index`.
+/// Returns the key of the command of `pipeline` at `index`, the last one of a script. It is that of a sorted set.
 fn key_of(pipeline: &Pipeline, index: usize) -> Vec<u8> {
-    match pipeline.cmd_iter().nth(index).and_then(|command| command.args_iter().nth(1)) {
-        Some(Arg::Simple(key)) => key.to_vec(),
+    let mut words = pipeline.cmd_iter().nth(index).into_iter().flat_map(|command| command.args_iter());
+    let mut word = |index| match words.nth(index) {
+        Some(Arg::Simple(word)) => word.to_vec(),
         _ => Vec::new(),
+    };
+    if word(0) != b"EVAL" {
+        return word(0);
     }
+    // The script and the number of its keys precede them.
+    let keys = str::from_utf8(&word(1)).ok().and_then(|keys| keys.parse().ok()).unwrap_or(1_usize);
+    word(keys.saturating_sub(1))
 }
 
 #[cfg(test)]
@@ -247,5 +254,17 @@ mod tests {
         let asking = ["ASKING", "ZADD a", "ASKING", "ZADD b", "ASKING", "EVAL b", "WAIT 1 1000"];
         assert_eq!(some(0, &[0, 1], true), asking);
         assert_eq!(some(2, &[5], true), ["ASKING", "GET layout"]);
+    }
+
+    #[test]
+    fn subset_waits_with_the_last_key_of_a_script() {
+        let mut script = cmd("EVAL");
+        script.arg("return 1").arg(3).arg("layout").arg("segment:sports").arg("segments").arg("7").arg("sports");
+        let mut last = cmd("ZREM");
+        last.arg("segments").arg("");
+        let acks = WriteAcks { replicas: 1, on_disk: false };
+        let request = Request::write([(Slot(7), script)], [(Slot(7), last)], acks, Duration::from_secs(3));
+        let subset = request.subset(&request.steps()[0], &[0], false);
+        assert_eq!(words(&subset), ["EVAL layout", "EVAL segments", "WAIT 1 1000"]);
     }
 }

@@ -216,6 +216,12 @@ impl Cluster {
             };
             let waits = results.split_off(sent.len());
             let has_moved = waits.iter().any(is_redirected);
+            if let (true, true, Some(acks)) = (has_moved, request.is_once(), request.write_acks())
+                && !results.iter().all(is_redirected)
+            {
+                // Some commands were executed, and must not be again.
+                return Err(Error::NotReplicated { reached: 0, needed: acks.replicas });
+            }
             for (index, result) in sent.into_iter().zip(results) {
                 let slot = request.slot_of(index);
                 match RedirectTarget::of(&result, slot) {
