@@ -58,6 +58,8 @@ func NewSender(url, apiKey string) *Sender {
 
 // Record queues a visit that happens now. It blocks while the queue is full.
 func (s *Sender) Record(user, segment string) error {
+	// Without a time of its own, a repeated visit would count from its repetition.
+	visit := Visit{user, segment, float64(time.Now().UnixMilli()) / 1000}
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	select {
@@ -66,8 +68,7 @@ func (s *Sender) Record(user, segment string) error {
 	default:
 	}
 	select {
-	// Without a time of its own, a repeated visit would count from its repetition.
-	case s.queue <- Visit{user, segment, float64(time.Now().UnixMilli()) / 1000}:
+	case s.queue <- visit:
 		s.Recorded.Add(1)
 		return nil
 	case <-s.closing:
@@ -75,7 +76,7 @@ func (s *Sender) Record(user, segment string) error {
 	}
 }
 
-// Close sends what is queued. It returns whether each visit was answered within the timeout.
+// Close sends what is queued. It returns whether each visit was acknowledged or rejected within the timeout.
 func (s *Sender) Close(timeout time.Duration) bool {
 	s.close.Do(func() {
 		close(s.closing)
@@ -140,7 +141,20 @@ func (s *Sender) deliver(batch []Visit) {
 		// Full jitter: senders that failed together come back at different times.
 		delay := time.Duration((math.Min(retryAfter, 60) + rand.Float64()*backoff) * float64(time.Second))
 		log.Printf("repeating %d visits in %v after %d: %.500s", len(batch), delay, status, body)
-		time.Sleep(delay)
+		s.pause(delay)
+	}
+}
+
+// pause sleeps until the sender is closed, and from then on for a second at most.
+func (s *Sender) pause(delay time.Duration) {
+	select {
+	case <-s.closing:
+		time.Sleep(time.Duration(math.Min(float64(delay), float64(time.Second))))
+	default:
+		select {
+		case <-s.closing:
+		case <-time.After(delay):
+		}
 	}
 }
 

@@ -1,4 +1,3 @@
-import java.io.IOException;
 import java.net.URI;
 import java.net.http.HttpClient;
 import java.net.http.HttpRequest;
@@ -11,7 +10,9 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Queue;
 import java.util.Set;
+import java.util.concurrent.ExecutionException;
 import java.util.concurrent.ThreadLocalRandom;
+import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicLong;
 import java.util.regex.Pattern;
 
@@ -20,6 +21,7 @@ public final class Sender {
     private static final int BATCH_SIZE = 1_000;
     private static final int CAPACITY = 10_000;
     private static final long LINGER_MILLIS = 200;
+    private static final long TIMEOUT_SECONDS = 10;
     /**
      * The batch itself is at fault, so a repetition would be refused, too. Any other failure may pass: a fault of the
      * network, of the service, or of a key or an address that the operator corrects.
@@ -43,7 +45,7 @@ public final class Sender {
     /** Creates a sender. Without access control `apiKey` is null. Fails if the URL or the key is not valid. */
     public Sender(String url, String apiKey) {
         request = HttpRequest.newBuilder(URI.create(url.replaceAll("/+$", "") + "/segments/batch"));
-        request.timeout(Duration.ofSeconds(10)).header("content-type", "application/x-ndjson");
+        request.header("content-type", "application/x-ndjson");
         if (apiKey != null) {
             request.header("authorization", "Bearer " + apiKey.strip());
         }
@@ -69,7 +71,7 @@ public final class Sender {
         }
     }
 
-    /** Sends what is queued. Returns whether each visit was answered within the timeout. */
+    /** Sends what is queued. Returns whether each visit was acknowledged or rejected within the timeout. */
     public boolean close(Duration timeout) throws InterruptedException {
         synchronized (this) {
             isClosing = true;
@@ -127,7 +129,16 @@ public final class Sender {
             System.err.println("repeating " + failure);
             // Full jitter: senders that failed together come back at different times.
             long jitter = ThreadLocalRandom.current().nextLong(backoff);
-            Thread.sleep(Math.min(answer.retryAfterSeconds, 60) * 1_000 + jitter);
+            pause(Math.min(answer.retryAfterSeconds, 60) * 1_000 + jitter);
+        }
+    }
+
+    /** Sleeps until the sender is closed, and from then on for a second at most. */
+    private synchronized void pause(long millis) throws InterruptedException {
+        boolean wasClosing = isClosing;
+        long end = System.nanoTime() + 1_000_000 * (wasClosing ? Math.min(millis, 1_000) : millis);
+        for (long left; (left = (end - System.nanoTime()) / 1_000_000) > 0 && isClosing == wasClosing; ) {
+            wait(left);
         }
     }
 
@@ -135,11 +146,13 @@ public final class Sender {
     private Answer post(List<String> batch) throws InterruptedException {
         request.POST(BodyPublishers.ofString(String.join("\n", batch)));
         try {
-            var response = client.send(request.build(), BodyHandlers.ofString());
+            // The timeout of a request ends with the head of its answer.
+            var answer = client.sendAsync(request.build(), BodyHandlers.ofString());
+            var response = answer.orTimeout(TIMEOUT_SECONDS, TimeUnit.SECONDS).get();
             String seconds = response.headers().firstValue("retry-after").orElse("");
             long retryAfter = seconds.matches("\\d{1,9}") ? Long.parseLong(seconds) : 0;
             return new Answer(response.statusCode(), response.body(), retryAfter);
-        } catch (IOException error) {
+        } catch (ExecutionException error) {
             return new Answer(0, error.toString(), 0);
         }
     }

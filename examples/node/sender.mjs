@@ -13,7 +13,7 @@ export class Sender {
   dropped = 0;
   #queue = [];
   #waiting = [];
-  #isClosing = false;
+  #closing = new AbortController();
   #abort = new AbortController();
 
   constructor(url, { apiKey, batchSize = 1000, linger = 200, capacity = 10_000 } = {}) {
@@ -36,14 +36,18 @@ export class Sender {
     this.recorded += 1;
   }
 
-  /** Sends what is queued. Returns whether each visit was answered within `timeout` milliseconds. */
+  /** Sends what is queued. Returns whether each visit was acknowledged or rejected within `timeout` milliseconds. */
   async close(timeout = 20_000) {
-    this.#isClosing = true;
+    this.#closing.abort();
     this.#wake();
     const timer = setTimeout(() => this.#abort.abort(), timeout);
     await this.worker;
     clearTimeout(timer);
     return this.recorded === this.acknowledged + this.rejected;
+  }
+
+  get #isClosing() {
+    return this.#closing.signal.aborted;
   }
 
   #wake() {
@@ -78,7 +82,9 @@ export class Sender {
       console.error(`repeating ${failure}`);
       // Full jitter: senders that failed together come back at different times.
       const delay = Math.min(retryAfter, 60) * 1000 + Math.random() * Math.min(10_000, 100 * 2 ** attempt);
-      await sleep(delay, undefined, { signal: this.#abort.signal }).catch(() => {});
+      // A pause ends when the sender is closed. From then on it has a second at most.
+      const [pause, { signal }] = this.#isClosing ? [Math.min(delay, 1000), this.#abort] : [delay, this.#closing];
+      await sleep(pause, undefined, { signal }).catch(() => {});
     }
   }
 

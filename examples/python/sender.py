@@ -45,7 +45,7 @@ class Sender:
                 self.changed.notify_all()
 
     def close(self, timeout=20):
-        """Sends what is queued. Returns whether each visit was answered within `timeout` seconds."""
+        """Sends what is queued. Returns whether each visit was acknowledged or rejected within `timeout` seconds."""
         with self.changed:
             self.closing = True
             self.changed.notify_all()
@@ -82,7 +82,15 @@ class Sender:
             # Full jitter: senders that failed together come back at different times.
             delay = min(retry_after, 60) + random.uniform(0, min(10, 0.1 * 2 ** min(attempt, 10)))
             log.warning("repeating %d visits in %.1f s after %s: %.500s", len(batch), delay, status, body)
-            time.sleep(delay)
+            self._pause(delay)
+
+    def _pause(self, delay):
+        """Sleeps until the sender is closed, and from then on for a second at most."""
+        if self.closing:
+            time.sleep(min(delay, 1))
+            return
+        with self.changed:
+            self.changed.wait_for(lambda: self.closing, delay)
 
     def _post(self, batch):
         """Returns the status, the body and the seconds of `Retry-After`. The status is 0 if there is no answer."""
