@@ -13,6 +13,7 @@ mod error;
 mod format;
 mod reader;
 mod rejects;
+mod report;
 mod run;
 mod service;
 mod source;
