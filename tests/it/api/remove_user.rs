@@ -5,10 +5,10 @@ use rstest::rstest;
 use segment_estimator::domain::Timestamp;
 use serde_json::{Value, json};
 
-use crate::helpers::{Client, Redis, RedisCluster, Service, TestApp, binary, problem, run, settings};
+use super::audit_log::KeyedService;
+use crate::helpers::{Client, Redis, RedisCluster, Service, TestApp, encoded, problem, settings};
 
 async fn remove(app: &Client, segment: &str, user: &str, query: &str) -> Response {
-    let encoded = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
     let path = format!("/segments/{}/users/{}{query}", encoded(segment), encoded(user));
     app.request("DELETE", &path).send().await.unwrap()
 }
@@ -141,27 +141,9 @@ async fn remove_is_503_when_too_few_replicas_acknowledge(#[case] query: &str) {
 
 #[tokio::test]
 async fn remove_needs_users_delete_and_logs_the_segment_but_never_the_user() {
-    let folder = tempfile::tempdir().unwrap();
-    let keys = folder.path().join("keys.toml");
-    let make = |name: &str, scope: &str| {
-        let mut command = binary(folder.path());
-        command.args(["token", "--name", name, "--scope", scope, "--api-keys-file"]).arg(&keys);
-        String::from_utf8(run(&mut command).stdout).unwrap().trim_end().to_owned()
-    };
-    let officer = make("officer", "users:delete");
-    let other = make("other", "segments:write,segments:read,users:read");
-    let service = Service::start(folder.path(), &["--api-keys-file", keys.to_str().unwrap()]);
-    for (id, key, query, status) in [
-        ("first", Some(&officer), "", 204),
-        ("second", Some(&officer), "?removed_at=soon", 422),
-        ("third", Some(&other), "", 403),
-        ("fourth", None, "", 401),
-    ] {
-        let path = format!("/segments/sports/users/secret-user{query}");
-        let request = service.request("DELETE", &path).header("x-request-id", id);
-        let request = key.into_iter().fold(request, |request, key| request.bearer_auth(key));
-        assert_eq!(request.send().await.unwrap().status(), status, "{id}");
-    }
+    let service =
+        KeyedService::start([("officer", "users:delete"), ("other", "segments:write,segments:read,users:read")]);
+    service.delete("/segments/sports/users/secret-user", "?removed_at=soon", 204).await;
     let log = service.terminate_for_log();
     let events = log.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let events = events.filter(|event| event["message"].as_str().unwrap().contains("a user from a segment"));

@@ -11,9 +11,11 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::{encoded, seconds_ago};
+use super::seconds_ago;
+use crate::api::api_keys::make_key;
 use crate::helpers::{
-    Client, Redis, RedisCluster, Service, TestApp, binary, eventually, in_time, kill, problem, run, segment, settings,
+    Client, Redis, RedisCluster, Service, TestApp, binary, encoded, eventually, in_time, kill, problem, run, segment,
+    settings,
 };
 
 /// Returns the time and the id of each line of NDJSON.
@@ -364,11 +366,7 @@ async fn list_breaks_off_at_half_of_the_drain_timeout() {
 async fn list_breaks_off_when_its_token_is_revoked() {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     let keys = folder.path().join("keys.toml");
-    let make = |name: &str, scope: &str| {
-        let mut command = binary(folder.path());
-        command.args(["token", "--name", name, "--scope", scope, "--api-keys-file"]).arg(&keys);
-        String::from_utf8(run(&mut command).stdout).unwrap().trim_end().to_owned()
-    };
+    let make = |name: &str, scope: &str| make_key(&keys, name, scope);
     let (all, writer) =
         (make("all", "users:read,segments:read,segments:write"), make("writer", "segments:write,segments:read"));
     let service =
