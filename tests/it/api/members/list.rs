@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::panic::Location;
 
-use reqwest::Response;
+use reqwest::{Response, StatusCode};
 use rstest::rstest;
 use segment_estimator::domain::Timestamp;
 use segment_estimator::estimator::MembersQuery;
@@ -348,6 +348,27 @@ async fn list_gives_its_permit_back_when_its_client_does_not_read_or_leaves() {
         assert_eq!(head.status(), 200);
         eventually("the permit of HEAD is free", async || app.status_of(path).await == 200).await;
     }
+}
+
+#[tokio::test]
+async fn list_answers_head_with_the_headers_of_get_and_starts_no_list() {
+    let mut redis = Redis::start();
+    let app = TestApp::spawn_with(&redis, settings([("max_member_lists", "1")])).await;
+    app.record("u1", "sports").await;
+    let path = "/segments/sports/users?format=csv";
+    for _ in 0..3 {
+        let [get, head] = [app.get(path).await, app.request("HEAD", path).send().await.unwrap()];
+        assert_eq!((get.status(), head.status()), (StatusCode::OK, StatusCode::OK));
+        for name in ["content-type", "content-length"] {
+            assert_eq!(head.headers().get(name), get.headers().get(name), "{name}");
+        }
+        assert!(get.text().await.unwrap().contains("u1"));
+    }
+    let metrics = app.get("/metrics").await.text().await.unwrap();
+    let aborted = metrics.lines().filter(|line| line.starts_with("estimator_member_lists_aborted_total{"));
+    assert!(aborted.clone().all(|line| line.ends_with(" 0")), "{:#?}", aborted.collect::<Vec<_>>());
+    redis.stop();
+    assert_eq!(app.request("HEAD", path).send().await.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
 }
 
 #[tokio::test]
