@@ -49,6 +49,11 @@ impl LineError {
         Self::of_line(line, format!("is longer than {max_bytes} bytes"))
     }
 
+    /// Returns whether the mistake is in one segment of the line. Any other mistake is in all visits of the line.
+    pub(crate) fn is_of_segment(&self) -> bool {
+        self.field.as_deref().is_some_and(|field| field == "segment" || field.starts_with("segments["))
+    }
+
     /// Returns all mistakes in the visit on `line`.
     pub fn all_of(line: u64, error: VisitError) -> impl Iterator<Item = Self> {
         let errors = match error {

@@ -63,11 +63,14 @@ impl Chunk {
         self.origins.len() + (self.expired + self.rejected) as usize
     }
 
-    /// Returns how many visits without a time were accepted, if each of `errors` is a visit that was not. A visit
-    /// without a time never expires.
+    /// Returns how many visits without a time were accepted, if each of `errors` is a visit that was not, or a
+    /// line of which no visit was. A visit without a time never expires.
     pub(super) fn undated_without(&self, errors: &[LineError]) -> u64 {
         let mut rejected: HashMap<u64, usize> = HashMap::new();
-        errors.iter().for_each(|error| *rejected.entry(error.line).or_default() += 1);
+        for error in errors {
+            let visits = rejected.entry(error.line).or_default();
+            *visits = if error.is_of_segment() { visits.saturating_add(1) } else { usize::MAX };
+        }
         let mut is_rejected = |line| match rejected.get_mut(line) {
             Some(visits @ 1..) => {
                 *visits -= 1;

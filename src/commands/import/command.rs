@@ -115,7 +115,6 @@ impl ImportCommand {
             errors: self.errors.clone(),
             state: self.state.clone(),
             resume: self.resume,
-            dry_run: self.dry_run,
         };
         if self.dry_run {
             return Ok(import.validate(settings.window, stop).await?);

@@ -13,6 +13,7 @@ mod error;
 mod format;
 mod reader;
 mod rejects;
+mod report;
 mod run;
 mod service;
 mod source;
@@ -55,8 +56,6 @@ pub struct Import {
     pub state: Option<PathBuf>,
     /// Whether to continue an interrupted import.
     pub resume: bool,
-    /// Whether to validate the input only. The progress then has no file.
-    pub dry_run: bool,
 }
 
 impl Import {
@@ -90,7 +89,8 @@ impl Import {
         self.run(Target::Service(service), destination, &Clock::system(), stop).await
     }
 
-    /// Validates the visits, of which those outside `window` have expired. Writes nothing but the errors.
+    /// Validates the visits, of which those outside `window` have expired. Writes nothing but the errors: the progress
+    /// has no file.
     ///
     /// # Errors
     ///
@@ -107,15 +107,16 @@ impl Import {
         clock: &Clock,
         stop: &CancellationToken,
     ) -> Result<(), ImportError> {
-        self.check_files()?;
+        let state_file = self.state_file(&target);
+        self.check_files(state_file.as_ref())?;
         let source =
             Source::open(&self.file).map_err(|error| ImportError::unreadable(&self.file, error.to_string()))?;
         let progress = Arc::new(Progress::start(Unit::Bytes, source.bytes, "visits"));
-        let state = self.initial_state(destination, &progress)?;
+        let state = self.initial_state(state_file.as_deref(), destination, &progress)?;
         target.check_reachable(clock).await.map_err(ImportError::Refused)?;
         let events = reader::read(source, self.format.clone(), target.encoding(clock), state.done, state.runs.clone());
         let mut events = events.map_err(|error| ImportError::unreadable(&self.file, error.to_string()))?;
-        let start = self.skip_imported(&state, &target, &mut events, &progress, stop).await?;
+        let start = self.skip_imported(state_file.as_deref(), &state, &target, &mut events, &progress, stop).await?;
         // Not earlier: until here it may be the wrong target, or have lost imported visits.
         target.prepare(clock, &progress).await.map_err(ImportError::Refused)?;
         let rejects = match &self.errors {
@@ -128,7 +129,7 @@ impl Import {
         let _ = start.send(target.chunk_size());
         let delivery =
             Delivery { target, progress: Arc::clone(&progress), is_failing: Arc::default(), stop: stop.clone() };
-        let state_file = StateFile { path: self.state_file(), is_explicit: self.state.is_some() };
+        let state_file = StateFile { path: state_file, is_explicit: self.state.is_some() };
         let mut run = Run::new(delivery, state, state_file, rejects, clock.clone());
         let outcome = run.deliver_all(&mut events).await;
         progress.finish();
@@ -136,15 +137,13 @@ impl Import {
     }
 
     /// Refuses a file that would be both input and output, or two outputs.
-    fn check_files(&self) -> Result<(), ImportError> {
+    fn check_files(&self, state: Option<&PathBuf>) -> Result<(), ImportError> {
         // A file that doesn't exist yet has no other path.
         let resolve = |path: &PathBuf| path.canonicalize().or_else(|_| std::path::absolute(path)).ok();
-        let (state, errors) = (self.state_file(), self.errors.as_ref());
-        for (name, path, other) in [
-            ("--errors", errors, Some(&self.file)),
-            ("--state", state.as_ref(), Some(&self.file)),
-            ("--errors", errors, state.as_ref()),
-        ] {
+        let errors = self.errors.as_ref();
+        for (name, path, other) in
+            [("--errors", errors, Some(&self.file)), ("--state", state, Some(&self.file)), ("--errors", errors, state)]
+        {
             if let (Some(path), Some(other)) = (path, other)
                 && resolve(path) == resolve(other)
             {
@@ -156,9 +155,9 @@ impl Import {
     }
 
     /// Returns the file for the progress. A dry run has none, and standard input has none by default.
-    fn state_file(&self) -> Option<PathBuf> {
+    fn state_file(&self, target: &Target) -> Option<PathBuf> {
         match &self.state {
-            _ if self.dry_run => None,
+            _ if matches!(target, Target::Nowhere(_)) => None,
             Some(named) => Some(named.clone()),
             None if self.file == Path::new("-") => None,
             None => Some(with_suffix(&self.file, ".import")),
@@ -166,9 +165,14 @@ impl Import {
     }
 
     /// Returns the state at the start: that of an earlier run, or a new one.
-    fn initial_state(&self, destination: Destination, progress: &Progress) -> Result<State, ImportError> {
+    fn initial_state(
+        &self,
+        path: Option<&Path>,
+        destination: Destination,
+        progress: &Progress,
+    ) -> Result<State, ImportError> {
         let fresh = State::new(self.format.to_string(), destination);
-        let Some(path) = self.state_file() else {
+        let Some(path) = path else {
             return if self.resume {
                 Err(ImportError::File("--resume: an import of standard input needs --state".to_owned()))
             } else {
@@ -176,7 +180,7 @@ impl Import {
             };
         };
         let shown = path.display().to_string();
-        let earlier = State::load(&path);
+        let earlier = State::load(path);
         if !self.resume {
             // The file will be replaced, so it must be a state.
             match earlier {
@@ -215,6 +219,7 @@ impl Import {
     /// Returns the sender that lets the reader continue.
     async fn skip_imported(
         &self,
+        state_file: Option<&Path>,
         state: &State,
         target: &Target,
         events: &mut mpsc::Receiver<ReaderEvent>,
@@ -226,7 +231,7 @@ impl Import {
             () = stop.cancelled() => return Err(ImportError::Stopped),
         };
         let mismatch = |what: &str| {
-            let state = self.state_file().map(|path| path.display().to_string()).unwrap_or_default();
+            let state = state_file.map(|path| path.display().to_string()).unwrap_or_default();
             ImportError::StateMismatch { state, what: what.to_owned() }
         };
         let start = match event {

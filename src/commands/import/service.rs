@@ -10,10 +10,10 @@ use std::{fmt, io};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Client, StatusCode, Url};
-use serde::Deserialize;
 
 use super::delivery::{DeliveryFailure, DeliveryResult};
-use crate::ingest::{LineError, Origins};
+use super::report::{PostOutcome, PostedVisits, ResponseBody};
+use crate::ingest::Origins;
 use crate::tls;
 
 /// A client of a running service. Cheap to clone.
@@ -24,38 +24,6 @@ pub struct Service {
     batch: Url,
     /// The limit on the body of a request. It falls when the service or a proxy refuses a body as too large.
     max_bytes: Arc<AtomicUsize>,
-}
-
-/// The members of a report and of a problem that matter here.
-#[derive(Deserialize)]
-struct ResponseBody {
-    accepted: Option<u64>,
-    #[serde(default)]
-    expired: u64,
-    #[serde(default)]
-    rejected: u64,
-    #[serde(default)]
-    errors: Vec<ReportedError>,
-    #[serde(default)]
-    errors_truncated: bool,
-    /// The line at which the service aborted the batch.
-    done_through_line: Option<u64>,
-    title: Option<String>,
-    detail: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct ReportedError {
-    line: Option<u64>,
-    field: Option<String>,
-    detail: String,
-}
-
-/// The outcome of a request.
-enum PostOutcome {
-    Delivered(DeliveryResult),
-    /// The request must be split: its report is incomplete, or its body is too large for the service or a proxy.
-    TooLarge(String),
 }
 
 impl Service {
@@ -112,7 +80,7 @@ impl Service {
     /// Posts the visits of `text`, each on a line, which have these `origins` in the file. Splits the request in halves
     /// while it is too large.
     pub(super) async fn post(&self, text: &[u8], origins: &Origins) -> Result<DeliveryResult, DeliveryFailure> {
-        let mut result = DeliveryResult::default();
+        let mut posted = PostedVisits::default();
         // After a failure the caller posts all again, including the halves that were delivered.
         let mut parts = vec![(text, 0..origins.len())];
         while let Some((text, visits)) = parts.pop() {
@@ -120,7 +88,7 @@ impl Service {
             if is_one || text.len() <= self.max_bytes.load(Ordering::Relaxed) {
                 match self.post_once(text.to_vec(), origins, visits.clone()).await? {
                     PostOutcome::Delivered(part) => {
-                        result.add(part);
+                        posted.add(part);
                         continue;
                     }
                     PostOutcome::TooLarge(why) if is_one => return Err(DeliveryFailure::Permanent(why)),
@@ -133,7 +101,7 @@ impl Service {
             parts.push((&text[end..], middle..visits.end));
             parts.push((&text[..end], visits.start..middle));
         }
-        Ok(result)
+        Ok(posted.into_result())
     }
 
     /// Posts the `visits` of a chunk, which are the lines of `text`.
@@ -213,43 +181,6 @@ fn not_the_service(status: StatusCode, headers: &HeaderMap) -> String {
         "the answer {status} ({media_type}) is not from a segment-estimator; check the address in --url, and whether a proxy \
          answers instead, such as a login page"
     )
-}
-
-impl ResponseBody {
-    /// Returns the outcome of the `visits` of a chunk. Returns `None` if this is not a report on them.
-    fn outcome(self, origins: &Origins, visits: Range<usize>) -> Option<PostOutcome> {
-        // A service limits the number of errors in a report, and aborts a batch with too many.
-        let is_complete = self.done_through_line.is_none_or(|done| done >= visits.len() as u64);
-        if (self.errors_truncated || !is_complete) && visits.len() > 1 {
-            return Some(PostOutcome::TooLarge("the report does not cover all lines".to_owned()));
-        }
-        let mut result = DeliveryResult {
-            accepted: self.accepted?,
-            expired: self.expired,
-            rejected: self.rejected,
-            errors: Vec::new(),
-        };
-        let reported = result.accepted.checked_add(result.expired)?.checked_add(result.rejected)?;
-        if reported != visits.len() as u64 {
-            return None;
-        }
-        for ReportedError { line, field, detail } in self.errors {
-            let index = usize::try_from(line?.checked_sub(1)?).ok().filter(|index| *index < visits.len())?;
-            let index = visits.start + index;
-            let field = field.map(|field| if field == "segment" { origins.field(index) } else { field.into() });
-            result.errors.push(LineError { line: *origins.lines().get(index)?, field, detail });
-        }
-        Some(PostOutcome::Delivered(result))
-    }
-}
-
-impl DeliveryResult {
-    fn add(&mut self, Self { accepted, expired, rejected, errors }: Self) {
-        self.accepted += accepted;
-        self.expired += expired;
-        self.rejected += rejected;
-        self.errors.extend(errors);
-    }
 }
 
 /// Returns the innermost cause of `error`, which the message of reqwest leaves out.

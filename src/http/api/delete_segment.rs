@@ -28,7 +28,7 @@ const DELETION: Deletion = Deletion {
 #[into_params(parameter_in = Query)]
 pub struct DeletionQuery {
     /// Whether the history of the segment stays. By default it is deleted, too.
-    #[param(inline, value_type = Option<bool>, example = true)]
+    #[param(inline, value_type = Option<schemas::Flag>, example = false)]
     keep_history: bool,
 }
 
@@ -36,9 +36,7 @@ impl QueryParams for DeletionQuery {
     const NAMES: &'static [&'static str] = &["keep_history"];
 
     fn parse(query: &Parameters, _: &AppState) -> Result<Self> {
-        let keep_history =
-            query.one("keep_history", |text| text.parse().map_err(|_| "must be true or false".to_owned()));
-        Ok(Self { keep_history: keep_history?.unwrap_or(false) })
+        Ok(Self { keep_history: query.flag("keep_history")? })
     }
 }
 

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::api_keys::{Keys, make_key};
 use super::segments::record_sizes;
-use crate::helpers::{Redis, TestApp, problem, segment};
+use crate::helpers::{Redis, TestApp, encoded, problem, segment};
 
 /// The rows of a CSV answer, by the names of their columns.
 struct Rows {
@@ -288,7 +288,7 @@ async fn names_are_quoted_and_formulas_are_disarmed() {
     let list = rows(&app, "/segments").await;
     assert_eq!(list.column("segment"), names.map(|(_, cell)| cell));
     for (name, cell) in names {
-        let encoded: String = name.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let encoded = encoded(name);
         for path in ["histogram?buckets=1", "history?from=-1h"] {
             let response = ask(&app, &format!("/segments/{encoded}/{path}"), "text/csv").await;
             let safe = name.replace(|char: char| !char.is_ascii_alphanumeric() && char != '-', "_");

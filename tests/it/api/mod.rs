@@ -3,6 +3,7 @@
 
 mod api_keys;
 mod audience;
+mod audit_log;
 mod backfill;
 mod batch;
 mod changes;

@@ -6,7 +6,8 @@ use reqwest::Response;
 use segment_estimator::domain::Timestamp;
 use serde_json::{Value, json};
 
-use crate::helpers::{Redis, TestApp, binary, eventually, problem, run, settings};
+use super::api_keys::make_key;
+use crate::helpers::{Redis, TestApp, encoded, eventually, problem, settings};
 
 fn header<'a>(response: &'a Response, name: &str) -> &'a str {
     response.headers()[name].to_str().unwrap()
@@ -200,7 +201,7 @@ async fn page_escapes_a_hostile_name() {
     let app = TestApp::spawn(&redis).await;
     let name = "\"'><script>alert(1)</script><!--&amp;{{}}";
     app.record("u1", name).await;
-    let query: String = name.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let query = encoded(name);
     for path in [
         "/".to_owned(),
         format!("/?prefix={query}"),
@@ -229,7 +230,7 @@ async fn page_shows_invisible_characters_of_a_name_as_escapes_and_links_the_name
         ("sports\u{200d}", "sports\\u{200D}"),
     ] {
         app.record("u1", name).await;
-        let query: String = name.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let query = encoded(name);
         let link = segment_link(name);
         for path in [
             format!("/?prefix={query}"),
@@ -291,11 +292,7 @@ async fn page_without_redis_says_so_and_shows_no_numbers() {
 async fn page_takes_a_token_as_the_password_and_the_api_does_not() {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     let keys = folder.path().join("keys.toml");
-    let make = |name: &str, scope: &str| {
-        let arguments = ["token", "--name", name, "--scope", scope, "--api-keys-file"];
-        let output = run(binary(folder.path()).args(arguments).arg(&keys));
-        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
-    };
+    let make = |name: &str, scope: &str| make_key(&keys, name, scope);
     let (reader, writer) = (make("analyst", "segments:read"), make("uss", "segments:write"));
     let eraser = make("privacy", "users:read,users:delete");
     let settings = settings([("api_keys_file", &keys.display().to_string())]);

@@ -12,7 +12,7 @@ use http_body_util::Full;
 use hyper::Response;
 use rstest::rstest;
 use segment_estimator::domain::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::helpers::{
     Redis, Service, StubServer, TestApp, binary, eventually, kill, private_redis_connection, run, settings,
@@ -222,6 +222,28 @@ async fn import_names_the_segment_of_a_list_that_is_rejected(#[case] by_service:
     let found: Vec<_> = errors.iter().map(|error| (error["line"].as_u64().unwrap(), error["field"].as_str())).collect();
     let expected = [(2, Some("segments[1]")), (3, Some("segments[2]")), (4, Some("segments")), (6, Some("segment"))];
     assert_eq!(found, expected, "{errors:#?}");
+}
+
+/// The service rejects each of the line's visits, in several requests.
+#[rstest]
+#[case::into_redis(false)]
+#[case::into_a_service(true)]
+#[tokio::test(flavor = "multi_thread")]
+async fn import_counts_a_line_that_is_rejected_as_a_whole_once(#[case] by_service: bool) {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    let app = TestApp::spawn(&redis).await;
+    let names: Vec<_> = (0..90).map(|n| format!("{n:0>120}")).collect();
+    let line = |user: &str, seen_at: i64| json!({ "user_id": user, "segments": names, "seen_at": seen_at }).to_string();
+    let lines = [line("u1", seconds_ago(1)), line("u2", seconds_ago(-1_000)), line("u3", seconds_ago(1))];
+    fs::write(folder.path().join("visits"), lines.join("\n")).unwrap();
+    let (redis_url, service_url) = (redis.url(), format!("http://{}", app.address));
+    let target = ["--url", &service_url, "--batch-bytes", "16384"];
+    let target = if by_service { &target[..] } else { &["--redis-url", &redis_url] };
+    let (succeeded, stderr) = outcome(import(folder.path(), &["visits", "--errors", "errors"]).args(target));
+    assert!(!succeeded);
+    assert!(stderr.starts_with("180 accepted, 0 expired, 1 rejected; "), "{stderr}");
+    let error: Value = serde_json::from_str(&fs::read_to_string(folder.path().join("errors")).unwrap()).unwrap();
+    assert_eq!((&error["line"], &error["field"]), (&json!(2), &json!("seen_at")), "{error}");
 }
 
 #[rstest]

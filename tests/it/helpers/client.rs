@@ -74,10 +74,14 @@ impl Client {
     }
 }
 
+/// Returns `name` with every byte percent-encoded.
+pub fn encoded(name: &str) -> String {
+    name.bytes().map(|byte| format!("%{byte:02X}")).collect()
+}
+
 /// Returns the path of a segment's count, with every byte of the name percent-encoded.
 pub fn count_path(segment: &str) -> String {
-    let name: String = segment.bytes().map(|byte| format!("%{byte:02X}")).collect();
-    format!("/segments/{name}/count")
+    format!("/segments/{}/count", encoded(segment))
 }
 
 /// Asserts that `response` is a problem document of this status and type, and returns the document.

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use segment_estimator::domain::{SegmentName, Timestamp, UserId, Visit};
 
 pub use self::app::{TestApp, settings, settings_with};
-pub use self::client::{Client, count_path, problem};
+pub use self::client::{Client, count_path, encoded, problem};
 pub use self::cluster::RedisCluster;
 pub use self::collector::Collector;
 pub use self::port::free_port;

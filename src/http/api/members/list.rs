@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, Version};
+use axum::http::{HeaderMap, Method, Version};
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::openapi::{ObjectBuilder, Ref, RefOr, Schema, Type};
@@ -146,7 +146,7 @@ pub async fn list(
     State(state): State<Arc<AppState>>,
     SegmentPath(segment): SegmentPath,
     TableQuery(UsersQuery { limit, from, window }, responder): TableQuery<UsersQuery>,
-    version: Version,
+    (method, version): (Method, Version),
     headers: HeaderMap,
 ) -> Result<Response> {
     if version < Version::HTTP_11 {
@@ -161,6 +161,10 @@ pub async fn list(
     let first = members.next(now).await?;
     let (body, answer) = streamed_body();
     let response = responder.respond_with_rows::<ListedUser>(&name, &now.to_string(), answer);
+    // HEAD needs the status and the headers alone. A list would break off, because nobody reads it.
+    if method == Method::HEAD {
+        return Ok(response);
+    }
     let writer = UserWriter { caller, headers, members, body, format: responder.format };
     tokio::spawn(async move {
         let written = tokio::select! {

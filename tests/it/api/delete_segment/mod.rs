@@ -14,13 +14,13 @@ use rstest::rstest;
 use segment_estimator::domain::Timestamp;
 use serde_json::{Value, json};
 
+use super::audit_log::KeyedService;
 use crate::helpers::{
-    Client, Fault, Proxy, Redis, RedisCluster, Sentinels, Service, TestApp, binary, eventually, problem, run, settings,
+    Client, Fault, Proxy, Redis, RedisCluster, Sentinels, Service, TestApp, encoded, eventually, problem, settings,
 };
 
 async fn delete_response(app: &Client, segment: &str, query: &str) -> Response {
-    let name: String = segment.bytes().map(|byte| format!("%{byte:02X}")).collect();
-    app.request("DELETE", &format!("/segments/{name}{query}")).send().await.unwrap()
+    app.request("DELETE", &format!("/segments/{}{query}", encoded(segment))).send().await.unwrap()
 }
 
 /// Deletes a segment, and returns whether it was known and its count.
@@ -230,26 +230,9 @@ async fn delete_is_503_if_the_connection_breaks_and_never_reports_too_few_users(
 
 #[tokio::test]
 async fn delete_needs_segments_delete_and_logs_the_caller_and_the_segment() {
-    let folder = tempfile::tempdir().unwrap();
-    let keys = folder.path().join("keys.toml");
-    let make = |name: &str, scope: &str| {
-        let mut command = binary(folder.path());
-        command.args(["token", "--name", name, "--scope", scope, "--api-keys-file"]).arg(&keys);
-        String::from_utf8(run(&mut command).stdout).unwrap().trim_end().to_owned()
-    };
-    let owner = make("owner", "segments:delete");
-    let other = make("other", "segments:write,segments:read,users:read,users:delete");
-    let service = Service::start(folder.path(), &["--api-keys-file", keys.to_str().unwrap()]);
-    for (id, key, query, status) in [
-        ("first", Some(&owner), "", 200),
-        ("second", Some(&owner), "?force=1", 422),
-        ("third", Some(&other), "", 403),
-        ("fourth", None, "", 401),
-    ] {
-        let request = service.request("DELETE", &format!("/segments/sports{query}")).header("x-request-id", id);
-        let request = key.into_iter().fold(request, |request, key| request.bearer_auth(key));
-        assert_eq!(request.send().await.unwrap().status(), status, "{id}");
-    }
+    let other_scopes = "segments:write,segments:read,users:read,users:delete";
+    let service = KeyedService::start([("owner", "segments:delete"), ("other", other_scopes)]);
+    service.delete("/segments/sports", "?force=1", 200).await;
     let log = service.terminate_for_log();
     let events = log.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let events = events.filter(|event| event["message"].as_str().unwrap().contains("a segment"));

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::panic::Location;
 
-use reqwest::Response;
+use reqwest::{Response, StatusCode};
 use rstest::rstest;
 use segment_estimator::domain::Timestamp;
 use segment_estimator::estimator::MembersQuery;
@@ -11,9 +11,11 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::{encoded, seconds_ago};
+use super::seconds_ago;
+use crate::api::api_keys::make_key;
 use crate::helpers::{
-    Client, Redis, RedisCluster, Service, TestApp, binary, eventually, in_time, kill, problem, run, segment, settings,
+    Client, Redis, RedisCluster, Service, TestApp, binary, encoded, eventually, in_time, kill, problem, run, segment,
+    settings,
 };
 
 /// Returns the time and the id of each line of NDJSON.
@@ -366,6 +368,27 @@ async fn list_gives_its_permit_back_when_its_client_does_not_read_or_leaves() {
 }
 
 #[tokio::test]
+async fn list_answers_head_with_the_headers_of_get_and_starts_no_list() {
+    let mut redis = Redis::start();
+    let app = TestApp::spawn_with(&redis, settings([("max_member_lists", "1")])).await;
+    app.record("u1", "sports").await;
+    let path = "/segments/sports/users?format=csv";
+    for _ in 0..3 {
+        let [get, head] = [app.get(path).await, app.request("HEAD", path).send().await.unwrap()];
+        assert_eq!((get.status(), head.status()), (StatusCode::OK, StatusCode::OK));
+        for name in ["content-type", "content-length"] {
+            assert_eq!(head.headers().get(name), get.headers().get(name), "{name}");
+        }
+        assert!(get.text().await.unwrap().contains("u1"));
+    }
+    let metrics = app.get("/metrics").await.text().await.unwrap();
+    let aborted = metrics.lines().filter(|line| line.starts_with("estimator_member_lists_aborted_total{"));
+    assert!(aborted.clone().all(|line| line.ends_with(" 0")), "{:#?}", aborted.collect::<Vec<_>>());
+    redis.stop();
+    assert_eq!(app.request("HEAD", path).send().await.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
 async fn list_breaks_off_at_half_of_the_drain_timeout() {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     let service = Service::start(folder.path(), &["--redis-url", &redis.url(), "--drain-timeout", "2s"]);
@@ -381,11 +404,7 @@ async fn list_breaks_off_at_half_of_the_drain_timeout() {
 async fn list_breaks_off_when_its_token_is_revoked() {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     let keys = folder.path().join("keys.toml");
-    let make = |name: &str, scope: &str| {
-        let mut command = binary(folder.path());
-        command.args(["token", "--name", name, "--scope", scope, "--api-keys-file"]).arg(&keys);
-        String::from_utf8(run(&mut command).stdout).unwrap().trim_end().to_owned()
-    };
+    let make = |name: &str, scope: &str| make_key(&keys, name, scope);
     let (all, writer) =
         (make("all", "users:read,segments:read,segments:write"), make("writer", "segments:write,segments:read"));
     let service =

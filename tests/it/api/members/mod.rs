@@ -8,11 +8,7 @@ use reqwest::StatusCode;
 use segment_estimator::domain::Timestamp;
 use serde_json::{Value, json};
 
-use crate::helpers::{Client, Redis, RedisCluster, Service, TestApp, problem, settings};
-
-fn encoded(name: &str) -> String {
-    name.bytes().map(|byte| format!("%{byte:02X}")).collect()
-}
+use crate::helpers::{Client, Redis, RedisCluster, Service, TestApp, encoded, problem, settings};
 
 fn path(segment: &str, user: &str) -> String {
     format!("/segments/{}/users/{}", encoded(segment), encoded(user))

@@ -10,13 +10,14 @@ use segment_estimator::domain::Timestamp;
 use segment_estimator::store::{Batch, Partitions, Phase, Resharding};
 use serde_json::{Value, json};
 
+use crate::api::audit_log::KeyedService;
 use crate::helpers::{
-    Client, Proxy, Redis, RedisCluster, Service, TestApp, binary, eventually, problem, run, segment, settings, visit,
+    Client, Proxy, Redis, RedisCluster, Service, TestApp, binary, encoded, eventually, problem, run, segment, settings,
+    visit,
 };
 
 fn path(user: &str) -> String {
-    let user: String = user.bytes().map(|byte| format!("%{byte:02X}")).collect();
-    format!("/users/{user}")
+    format!("/users/{}", encoded(user))
 }
 
 async fn delete_response(app: &Client, user: &str) -> Response {
@@ -284,28 +285,9 @@ fn deletions(log: &[String]) -> Vec<(String, String, Value, Value)> {
 
 #[tokio::test]
 async fn delete_logs_the_caller_if_known_and_never_the_user() {
-    let folder = tempfile::tempdir().unwrap();
-    let keys = folder.path().join("keys.toml");
-    let make = |name: &str, scope: &str| {
-        let mut command = binary(folder.path());
-        command.args(["token", "--name", name, "--scope", scope, "--api-keys-file"]).arg(&keys);
-        String::from_utf8(run(&mut command).stdout).unwrap().trim_end().to_owned()
-    };
-    let (officer, reader) = (make("officer", "users:delete"), make("reader", "users:read"));
-    let service = Service::start(folder.path(), &["--api-keys-file", keys.to_str().unwrap()]);
-    for (id, key, query, status) in [
-        ("first", Some(&officer), "", 200),
-        ("second", Some(&officer), "?force=1", 422),
-        ("third", Some(&reader), "", 403),
-        ("fourth", None, "", 401),
-    ] {
-        let request = service.request("DELETE", &format!("/users/secret-user{query}")).header("x-request-id", id);
-        let request = key.into_iter().fold(request, |request, key| request.bearer_auth(key));
-        let response = request.send().await.unwrap();
-        assert_eq!((response.status().as_u16(), response.headers()["x-request-id"].to_str().unwrap()), (status, id));
-    }
-    let unnamed = service.request("DELETE", "/users/secret-user").bearer_auth(&officer).send().await.unwrap();
-    let unnamed = unnamed.headers()["x-request-id"].to_str().unwrap().to_owned();
+    let service = KeyedService::start([("officer", "users:delete"), ("reader", "users:read")]);
+    service.delete("/users/secret-user", "?force=1", 200).await;
+    let unnamed = service.delete_without_id("/users/secret-user").await;
 
     let log = service.terminate_for_log();
     let line = |message: &str, id: &str, by: Value, status: u16| (message.to_owned(), id.to_owned(), by, json!(status));
