@@ -34,8 +34,8 @@ const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 pub fn answer(router: Result<Router, Box<Response>>, mut request: Request) -> impl Future<Output = Response> + use<> {
     let request_id = request_id::of(request.headers());
     let method = request.method().clone();
-    if method == Method::DELETE {
-        // The handler logs it.
+    if method == Method::DELETE || request.uri().path().ends_with("/users") {
+        // Handlers of deletions and of lists of users log it.
         request.headers_mut().insert(REQUEST_ID, request_id.clone());
     }
     let page = pages::base_path(&method, request.uri().path());

@@ -332,7 +332,10 @@ async fn list_breaks_off_when_redis_dies_and_can_be_continued() {
         }
     }
     let log = service.terminate_for_log();
-    assert_eq!(log.iter().filter(|line| line.contains("broke off a list of users")).count(), 2, "{log:#?}");
+    let broken: Vec<_> = log.iter().filter(|line| line.contains("broke off a list of users")).collect();
+    assert_eq!(broken.len(), 2, "{log:#?}");
+    let is_named = |line: &&String| line.contains(r#""segment":"sports""#) && !line.contains(r#""request_id":"""#);
+    assert!(broken.iter().all(is_named), "{broken:#?}");
     assert!(!log.iter().any(|line| line.contains("user-0")), "{log:#?}");
 }
 
