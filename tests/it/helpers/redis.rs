@@ -233,6 +233,19 @@ impl Redis {
         Estimator::new(self.store(), Window::parse(window).unwrap())
     }
 
+    /// Adds `members` with their scores to the segment `sports` of one partition.
+    pub fn fill(&self, members: impl Iterator<Item = (f64, String)>) {
+        let mut connection = self.connection();
+        for chunk in members.collect::<Vec<_>>().chunks(10_000) {
+            let mut command = redis::cmd("ZADD");
+            command.arg("segment:sports");
+            for (score, name) in chunk {
+                command.arg(score).arg(name);
+            }
+            command.exec(&mut connection).unwrap();
+        }
+    }
+
     pub fn store(&self) -> Store {
         let limits = Limits { connect: TIMEOUT, answer: TIMEOUT, max_pending: 10_000 };
         Store::new(Client::new(RedisUrl::parse(&self.url()).unwrap(), limits, Arc::default()).unwrap())

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 use rstest::rstest;
-use segment_estimator::domain::{UserId, Window};
+use segment_estimator::domain::UserId;
 use segment_estimator::estimator::Estimator;
-use segment_estimator::store::{DeletedSegment, Partitions};
+use segment_estimator::store::DeletedSegment;
 
+use super::model::runtime_and_estimator;
 use crate::helpers::{Redis, noon_plus, segment, visit};
 
 const SEGMENTS: [&str; 3] = ["sports", "news", "{x}:y"];
@@ -135,12 +136,7 @@ fn orders() -> impl Strategy<Value = (Vec<i64>, Vec<i64>, Vec<usize>)> {
 #[case::eight_partitions("8")]
 fn deletions_agree_with_the_model_in_every_order(#[case] partitions: &str) {
     let redis = Redis::start();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let estimator = {
-        let _guard = runtime.enter();
-        let partitions = Partitions::parse(partitions).unwrap();
-        Estimator::new(redis.store().with_partitions(Some(partitions)), Window::parse("10s").unwrap())
-    };
+    let (runtime, estimator) = runtime_and_estimator(&redis, partitions);
     let forget_all = || redis.call::<()>(&["FLUSHALL"]);
     proptest!(ProptestConfig::with_cases(60), |(events in prop::collection::vec(event(), 1..50))| {
         forget_all();

@@ -7,6 +7,7 @@ use rstest::rstest;
 use segment_estimator::domain::{Timestamp, UserId, Visit, Window};
 use segment_estimator::estimator::{Estimator, Recorded};
 use segment_estimator::store::Partitions;
+use tokio::runtime::Runtime;
 
 use crate::helpers::{NOON, Redis, segment};
 
@@ -105,18 +106,24 @@ fn index(redis: &Redis) -> Vec<String> {
     indexes.iter().flat_map(|index| redis.call::<Vec<String>>(&["ZRANGE", index, "0", "-1"])).collect()
 }
 
-/// There are six users, so that some of eight partitions are empty.
-#[rstest]
-#[case::one_partition("1")]
-#[case::eight_partitions("8")]
-fn count_agrees_with_the_model_after_every_step(#[case] partitions: &str) {
-    let redis = Redis::start();
+/// Returns a runtime for properties, and an estimator with a window of 10 s.
+pub(super) fn runtime_and_estimator(redis: &Redis, partitions: &str) -> (Runtime, Estimator) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let estimator = {
         let _guard = runtime.enter();
         let partitions = Partitions::parse(partitions).unwrap();
         Estimator::new(redis.store().with_partitions(Some(partitions)), Window::parse("10s").unwrap())
     };
+    (runtime, estimator)
+}
+
+/// There are six users, so that some of eight partitions are empty.
+#[rstest]
+#[case::one_partition("1")]
+#[case::eight_partitions("8")]
+fn count_agrees_with_the_model_after_every_step(#[case] partitions: &str) {
+    let redis = Redis::start();
+    let (runtime, estimator) = runtime_and_estimator(&redis, partitions);
     proptest!(ProptestConfig::with_cases(75), |(steps in prop::collection::vec(step(), 1..60))| {
         redis.call::<()>(&["FLUSHALL"]);
         runtime.block_on(replay(&estimator, &redis, &steps));

@@ -15,19 +15,6 @@ fn plain() -> Partition {
     KeySet::first(Partitions::ONE).all().next().unwrap()
 }
 
-/// Adds `members` with their scores to `sports`.
-fn fill(redis: &Redis, members: impl Iterator<Item = (f64, String)>) {
-    let mut connection = redis.connection();
-    for chunk in members.collect::<Vec<_>>().chunks(10_000) {
-        let mut command = redis::cmd("ZADD");
-        command.arg("segment:sports");
-        for (score, name) in chunk {
-            command.arg(score).arg(name);
-        }
-        command.exec(&mut connection).unwrap();
-    }
-}
-
 /// Returns the members of all pages. Calls `between` after each page.
 async fn read_all(store: &Store, mut between: impl FnMut(usize)) -> Vec<String> {
     let (mut all, mut cursor): (_, Option<MembersCursor>) = (Vec::new(), None);
@@ -65,7 +52,7 @@ async fn members_of_an_unchanged_segment_are_returned_once() {
     for members in [0, 1, 999, 1_000, 1_001, 5_432] {
         redis.call::<()>(&["DEL", "segment:sports"]);
         // Many members share a score, so that no page ends between two scores.
-        fill(&redis, (0..members).map(|n| (f64::from(n / 1_700), format!("u{n}"))));
+        redis.fill((0..members).map(|n| (f64::from(n / 1_700), format!("u{n}"))));
         let read = read_all(&redis.store(), |_| {}).await;
         assert_eq!((read.len(), read.iter().collect::<BTreeSet<_>>().len()), (members as usize, members as usize));
     }
@@ -82,7 +69,7 @@ fn members_that_stay_are_returned_whatever_changes() {
     runner
         .run(&(strategy, proptest::bool::ANY), |(changes, only_names)| {
             redis.call::<()>(&["DEL", "segment:sports"]);
-            fill(&redis, (0..4_000).map(|n| (f64::from(n / 300), format!("u{n:04}"))));
+            redis.fill((0..4_000).map(|n| (f64::from(n / 300), format!("u{n:04}"))));
             let mut unchanged: BTreeSet<String> = (0..4_000).map(|n| format!("u{n:04}")).collect();
             let mut moved = BTreeSet::new();
             let mut connection = redis.connection();
@@ -125,7 +112,7 @@ fn members_that_stay_are_returned_whatever_changes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn members_are_returned_completely_under_load() {
     let redis = Redis::start();
-    fill(&redis, (0..30_000).map(|n| (f64::from(n), format!("u{n}"))));
+    redis.fill((0..30_000).map(|n| (f64::from(n), format!("u{n}"))));
     let stop = Arc::new(AtomicBool::new(false));
     let writer = {
         let (mut connection, stop) = (redis.connection(), Arc::clone(&stop));

@@ -61,19 +61,6 @@ fn partitioned(partitions: &str) -> segment_estimator::config::RawSettings {
     settings([("partitions", partitions)])
 }
 
-/// Adds members with their scores to `sports`, which has one partition.
-fn fill(redis: &Redis, members: impl Iterator<Item = (f64, String)>) {
-    let mut connection = redis.connection();
-    for chunk in members.collect::<Vec<_>>().chunks(10_000) {
-        let mut command = redis::cmd("ZADD");
-        command.arg("segment:sports");
-        for (score, name) in chunk {
-            command.arg(score).arg(name);
-        }
-        command.exec(&mut connection).unwrap();
-    }
-}
-
 /// Posts a visit of each user at its time.
 async fn post(app: &Client, visits: &[(Timestamp, String)]) {
     let visits = visits.iter().map(|(seen_at, user_id)| {
@@ -133,8 +120,8 @@ async fn list_omits_expired_users_and_names_of_other_programs() {
     let app = TestApp::spawn(&redis).await;
     post(&app, &[(seconds_ago(60), "u1".to_owned())]).await;
     let expired = seconds_ago(14 * 86_400).as_score();
-    fill(&redis, (0..2_000).map(|n| (expired - f64::from(n), format!("old{n}"))));
-    fill(&redis, [(seconds_ago(30).as_score(), " no id".to_owned())].into_iter());
+    redis.fill((0..2_000).map(|n| (expired - f64::from(n), format!("old{n}"))));
+    redis.fill([(seconds_ago(30).as_score(), " no id".to_owned())].into_iter());
     let all = users(&app, "").await;
     assert!(all.len() == 1 && all[0].1 == "u1", "{all:?}");
     assert_eq!(users(&app, "?from=1970-01-01T00:00:00Z,u1").await, all);
@@ -149,8 +136,8 @@ async fn list_omits_scores_that_are_no_times() {
     app.record("u1", "sports").await;
     let latest = 253_402_300_799.999;
     let foreign = [latest + 0.001, 253_402_300_800.0, Timestamp::now().as_score() * 1_000.0, f64::INFINITY];
-    fill(&redis, foreign.into_iter().zip(1..).map(|(score, n)| (score, format!("x{n}"))));
-    fill(&redis, [(latest, "last".to_owned())].into_iter());
+    redis.fill(foreign.into_iter().zip(1..).map(|(score, n)| (score, format!("x{n}"))));
+    redis.fill([(latest, "last".to_owned())].into_iter());
     let all = users(&app, "").await;
     assert_eq!(all.iter().map(|(_, user)| user.as_str()).collect::<Vec<_>>(), ["u1", "last"]);
     assert_eq!(all[1].0, "9999-12-31T23:59:59.999Z");
@@ -165,14 +152,14 @@ async fn list_continues_within_equal_and_finer_times() {
     app.record("u", "sports").await;
     redis.call::<()>(&["ZREM", "segment:sports", "u"]);
     let second = (seconds_ago(3_600).as_millis() / 1_000) as f64;
-    fill(&redis, (0..20_000).map(|n| (second, format!("u{n:05}"))));
+    redis.fill((0..20_000).map(|n| (second, format!("u{n:05}"))));
     let before = redis.calls("zrange");
     let all = users_in_parts(&app, 7_000).await;
     assert!(all.iter().map(|(_, user)| user.clone()).eq((0..20_000).map(|n| format!("u{n:05}"))), "{}", all.len());
     assert!(redis.calls("zrange") - before < 100, "equal times are not read again from their start");
 
     // Another program writes microseconds.
-    fill(&redis, (0..20_000).map(|n| (second + f64::from(n) / 1e6, format!("u{:05}", n * 7 % 20_000))));
+    redis.fill((0..20_000).map(|n| (second + f64::from(n) / 1e6, format!("u{:05}", n * 7 % 20_000))));
     let all = users_in_parts(&app, 613).await;
     assert_eq!((all.len(), all.iter().map(|(_, user)| user).collect::<BTreeSet<_>>().len()), (20_000, 20_000));
     assert!(all.iter().any(|(last_seen, _)| last_seen.len() == "2026-11-22T10:00:00.000001000Z".len()), "{:?}", all[1]);
@@ -287,7 +274,7 @@ async fn list_is_compressed_for_callers_that_accept_it() {
 async fn fill_large(redis: &Redis, app: &Client) {
     app.record("u", "sports").await;
     let begin = seconds_ago(86_400).as_millis();
-    fill(redis, (0..400_000).map(|n| (Timestamp::from_millis(begin + n).as_score(), format!("user-{n:06}"))));
+    redis.fill((0..400_000).map(|n| (Timestamp::from_millis(begin + n).as_score(), format!("user-{n:06}"))));
 }
 
 /// Begins to read the users of `sports`. Returns the response after its first chunk.
@@ -431,7 +418,7 @@ async fn list_breaks_off_when_its_token_is_revoked() {
         assert_eq!(get(&all).await.unwrap().status(), 200);
     }
     let begin = seconds_ago(86_400).as_millis();
-    fill(&redis, (0..400_000).map(|n| (Timestamp::from_millis(begin + n).as_score(), format!("user-{n:06}"))));
+    redis.fill((0..400_000).map(|n| (Timestamp::from_millis(begin + n).as_score(), format!("user-{n:06}"))));
     let mut list = service.request("GET", "/segments/sports/users").bearer_auth(&all).send().await.unwrap();
     assert!(list.chunk().await.unwrap().is_some());
     std::fs::write(&keys, "").unwrap();
@@ -466,7 +453,7 @@ async fn list_continues_in_the_new_key_set_after_a_resharding() {
     post(&app, &visits).await;
     // Times that a resharding rounds.
     let last = begin as f64 / 1e3 + 1.0;
-    fill(&redis, (0..9_000).map(|n| (last + f64::from(n) / 1e6, format!("z{n:05}"))));
+    redis.fill((0..9_000).map(|n| (last + f64::from(n) / 1e6, format!("z{n:05}"))));
 
     let estimator = redis.estimator("14d");
     let query = MembersQuery { segment: segment("sports"), window: estimator.window(), from: None, limit: None };
