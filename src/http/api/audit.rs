@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use scopeguard::ScopeGuard;
 
 use crate::domain::SegmentName;
-use crate::http::middleware::request_id::REQUEST_ID;
+use crate::http::middleware::request_id;
 use crate::http::problem::Result;
 
 /// A kind of deletion, in the words of the log.
@@ -41,7 +41,7 @@ impl Deletion {
         deletion: impl Future<Output = Result<Deleted<T>>>,
     ) -> Result<Response> {
         let Self { infinitive, past, aborted } = self;
-        let request_id = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
+        let request_id = request_id::added(headers);
         let segment = segment.map(SegmentName::as_str);
         // The handler is dropped if the caller disconnects or the request times out.
         let guard = scopeguard::guard((), |()| tracing::warn!(request_id, by, segment, "{aborted}"));

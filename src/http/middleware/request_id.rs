@@ -10,6 +10,11 @@ pub fn of(headers: &HeaderMap) -> HeaderValue {
     headers.get(REQUEST_ID).filter(|id| is_usable(id)).cloned().unwrap_or_else(new)
 }
 
+/// Returns the id of a request whose headers have it: [`answer`](super::answer::answer) adds it for handlers that log.
+pub fn added(headers: &HeaderMap) -> &str {
+    headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default()
+}
+
 /// Returns whether a caller's id can be copied into a header, a log line and a problem unchanged.
 fn is_usable(id: &HeaderValue) -> bool {
     (1..=128).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)

@@ -16,7 +16,7 @@ use crate::http::extract::auth::{Authorized, ReadUsers};
 use crate::http::extract::path::SegmentPath;
 use crate::http::extract::query::{Parameters, QueryParams};
 use crate::http::extract::table::{FormatParam, TableQuery};
-use crate::http::middleware::request_id::REQUEST_ID;
+use crate::http::middleware::request_id;
 use crate::http::problem::{Problem, ProblemKind, Result};
 use crate::http::state::AppState;
 use crate::http::streamed_body::{BodyError, BodyWriter, streamed_body};
@@ -166,7 +166,7 @@ pub async fn list(
     if method == Method::HEAD {
         return Ok(response);
     }
-    let request_id = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
+    let request_id = request_id::added(&headers).to_owned();
     let writer = UserWriter { caller, headers, members, body, format: responder.format };
     tokio::spawn(async move {
         let written = tokio::select! {
