@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 use std::hash::BuildHasher as _;
 use std::ops::Range;
 
-use ::redis::Cmd;
+use ::redis::{Arg, Cmd};
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
@@ -134,6 +134,12 @@ impl Batch {
         visits.filter(|(_, visit)| segments.binary_search(&visit.segment).is_ok()).map(|(index, _)| index)
     }
 
+    /// Returns the arguments of `command`, one of [`Self::partition_batches`], from the first score on.
+    pub(super) fn members_of(command: &Cmd) -> impl Iterator<Item = &[u8]> {
+        let words = command.args_iter().filter_map(|word| if let Arg::Simple(word) = word { Some(word) } else { None });
+        words.skip("ZADD key GT".split(' ').count())
+    }
+
     /// Splits the visits by partition of `key_set`, without the segments `over_limit`, which ascend.
     pub(super) fn partition_batches(
         &self,
@@ -236,6 +242,11 @@ impl PartitionBatch {
         self.member_commands.iter_mut().map(move |command| (slot, std::mem::take(&mut command.command)))
     }
 
+    /// Returns the commands that write members, each with the index of its segment.
+    pub(super) fn commands(&self) -> impl Iterator<Item = (usize, &Cmd)> {
+        self.member_commands.iter().map(|command| (command.segment, &command.command))
+    }
+
     /// Returns the command that adds the segments to the partition's index.
     pub(super) fn index_command(&self, key_names: &KeyNames, segment_names: &[Box<str>]) -> (Slot, Cmd) {
         let key = key_names.index(self.partition);
@@ -276,7 +287,6 @@ impl fmt::Debug for Batch {
 mod tests {
     use std::collections::BTreeSet;
 
-    use ::redis::Arg;
     use proptest::prelude::*;
 
     use super::*;

@@ -16,7 +16,7 @@ use crate::redis::{self, Request, Slot, parse};
 
 /// Removes the member `ARGV[1]` of the segment `KEYS[1]` unless its score is later than `ARGV[2]`. Returns nil for a key of
 /// another type, which Redis 6.2 reports as an error of the script.
-pub(super) const REMOVE_UNLESS_LATER: &str = "\
+const REMOVE_UNLESS_LATER: &str = "\
 local score = redis.pcall('ZSCORE', KEYS[1], ARGV[1])
 if type(score) == 'table' then return not string.find(score.err, 'WRONGTYPE', 1, true) and score end
 if not score or tonumber(score) > tonumber(ARGV[2]) then return 0 end

@@ -3,15 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ::redis::cmd;
 use futures_util::future::try_join_all;
 
-use super::deletion::REMOVE_UNLESS_LATER;
 use super::layout::{Attempt, KnownLayout};
 use super::partition::hash;
 use super::{Batch, Error, KeySet, Layout, MembersCursor, Partition, Store};
 use crate::domain::{SegmentName, Timestamp, UserId, Visit};
-use crate::redis::Request;
+use crate::redis::{self, Request};
 
 /// A user and a segment.
 pub type UserInSegment = (UserId<'static>, SegmentName<'static>);
@@ -83,17 +81,18 @@ impl Store {
                 let (user, segment) = pair;
                 if let Some(actual) = actual.filter(|actual| expected.is_none_or(|expected| expected < *actual)) {
                     let target = new.of(hash(user.as_str()));
-                    let mut script = cmd("EVAL");
-                    script.arg(REMOVE_UNLESS_LATER).arg(1).arg(self.key_names.segment(target, segment.as_str()));
-                    script.arg(user.as_str()).arg(actual.as_score());
-                    removals.push((target.slot(), script));
+                    removals.push(self.guarded_removal(layout, target, user, segment, actual));
                 }
                 if let Some(seen_at) = expected {
                     missing.add(&Visit { user_id: user.clone(), segment: segment.clone(), seen_at });
                 }
             }
-            for removed in self.client.send_by_server::<u64>(removals, Request::each).await? {
-                removed?;
+            // A pair in a slot that is migrating is among `changed`, and is settled by the next call.
+            let request_of = |removals| Request::each(removals).nil_for(redis::Error::is_try_again);
+            for removed in self.client.send_by_server::<Option<i64>>(removals, request_of).await? {
+                if removed? == Some(-1) {
+                    return Err(Error::LayoutChanged);
+                }
             }
             if !missing.is_empty() {
                 self.copy(layout, new, &missing).await?;

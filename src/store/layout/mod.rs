@@ -33,7 +33,31 @@ local is_record = is_json and type(record) == 'table' and type(record.epoch) == 
     };
 }
 
+/// Prepends a guard against later layouts to a script. If the record `KEYS[1]` has a later epoch than `ARGV[1]`, the
+/// script returns -1 and does nothing. Therefore a process that was suspended and resumes after a later step changes no key
+/// that is used differently now. A value that is not a record has no effect.
+macro_rules! unless_later {
+    ($script:literal) => {
+        concat!(
+            "\
+local known = redis.pcall('GET', KEYS[1])
+if type(known) == 'table' then
+  if not string.find(known.err, 'WRONGTYPE', 1, true) then return known end
+  known = ''
+end
+known = known or ''
+",
+            decode_known!(),
+            "\
+if is_record and record.epoch > tonumber(ARGV[1]) then return -1 end
+",
+            $script
+        )
+    };
+}
+
 mod adopt;
+mod copying;
 mod obstacle;
 mod recorded;
 mod refusal;

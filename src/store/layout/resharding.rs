@@ -6,34 +6,10 @@ use std::time::Duration;
 use ::redis::{Cmd, Pipeline, Value, cmd, pipe};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::{Attempt, KnownLayout};
 use crate::domain::{SegmentName, Timestamp};
 use crate::redis::{self, Request};
 use crate::store::keys::scores_after;
-use crate::store::{Batch, Error, KeySet, Layout, Partition, Resharding, Store};
-
-/// Prepends a guard against later layouts to a script. If the record `KEYS[1]` has a later epoch than `ARGV[1]`, the
-/// keys are in use again, and the script returns -1. Therefore a process that was suspended and resumes deletes
-/// nothing. A value that is not a record has no effect.
-macro_rules! unless_later {
-    ($script:literal) => {
-        concat!(
-            "\
-local known = redis.pcall('GET', KEYS[1])
-if type(known) == 'table' then
-  if not string.find(known.err, 'WRONGTYPE', 1, true) then return known end
-  known = ''
-end
-known = known or ''
-",
-            decode_known!(),
-            "\
-if is_record and record.epoch > tonumber(ARGV[1]) then return -1 end
-",
-            $script
-        )
-    };
-}
+use crate::store::{Error, KeySet, Layout, Partition, Resharding, Store};
 
 /// Deletes the segment `KEYS[2]` and its name `ARGV[2]` in the index `KEYS[3]` in one atomic step. A member that is
 /// written before it is deleted as well; one that is written after it adds the name again. Redis frees the memory in
@@ -151,20 +127,6 @@ impl Store {
         resharding: Option<Resharding>,
     ) -> Result<Layout, Error> {
         self.take_step(layout, &layout.next(keys, resharding)).await
-    }
-
-    /// Copies `batch` to `keys`, which instances write to as well.
-    ///
-    /// # Errors
-    ///
-    /// An [`Error`] if a visit is not acknowledged; any may have been written. [`Error::LayoutChanged`] if `layout` is
-    /// no longer in force.
-    pub async fn copy(&self, layout: &Layout, keys: KeySet, batch: &Batch) -> Result<(), Error> {
-        let known = KnownLayout::new(*layout);
-        match self.write_to(batch, [keys], &[], &known, &self.batches).await {
-            Attempt::Committed(written) => written.into_result(),
-            Attempt::Stale => Err(Error::LayoutChanged),
-        }
     }
 
     /// Counts the members of `segment` in all partitions of `keys` that were seen after `cutoff`, without confirming

@@ -3,10 +3,11 @@
 use std::process::Command;
 
 use rstest::rstest;
-use segment_estimator::store::{Error, Partitions, Phase, Resharding};
+use segment_estimator::domain::Timestamp;
+use segment_estimator::store::{Batch, Error, Partitions, Phase, Resharding};
 use tempfile::TempDir;
 
-use crate::helpers::{Redis, Service, TestApp, binary, refusal, run};
+use crate::helpers::{Redis, Service, TestApp, binary, refusal, run, visit};
 
 /// Runs the command, which must succeed. Returns standard output.
 fn repartition(folder: &TempDir, redis: &Redis, to: &str) -> String {
@@ -169,6 +170,36 @@ async fn delete_keys_and_change_layout_refuse_an_outdated_layout() {
         store.change_layout(&before, before.keys(), Some(Resharding { to: target, phase: Phase::Backfill })).await;
     assert_eq!(step, Err(Error::LayoutChanged));
     assert_eq!(app.count("sports").await, 1);
+}
+
+/// As if the first run was suspended with a page in its hands while another run completed the move, and a user and a
+/// segment were deleted then.
+#[rstest]
+#[case::one_partition("1", "8")]
+#[case::to_one_partition("8", "1")]
+#[tokio::test(flavor = "multi_thread")]
+async fn copy_with_an_outdated_layout_brings_nothing_back(#[case] from: &str, #[case] to: &str) {
+    let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
+    repartition(&folder, &redis, from);
+    let app = TestApp::spawn(&redis).await;
+    let mut page = Batch::default();
+    for (user, name) in [("u1", "sports"), ("u2", "sports"), ("u2", "news")] {
+        app.record(user, name).await;
+        page.add(&visit(user, name, Timestamp::now()));
+    }
+    let store = redis.store();
+    let before = store.propagate_layout().await.unwrap();
+    let target = before.keys().sibling(Partitions::parse(to).unwrap());
+    let resharding = Some(Resharding { to: target, phase: Phase::Backfill });
+    let backfill = store.change_layout(&before, before.keys(), resharding).await.unwrap();
+    store.copy(&backfill, target, &page).await.unwrap();
+    repartition(&folder, &redis, to);
+    assert_eq!(app.request("DELETE", "/users/u1").send().await.unwrap().status(), 200);
+    assert_eq!(app.request("DELETE", "/segments/news").send().await.unwrap().status(), 200);
+
+    assert_eq!(store.copy(&backfill, target, &page).await, Err(Error::LayoutChanged));
+    assert_eq!((app.count("sports").await, app.count("news").await), (1, 0));
+    assert!(redis.sets().iter().all(|key| !key.ends_with("segment:news")), "{:?}", redis.sets());
 }
 
 #[rstest]
