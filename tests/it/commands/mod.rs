@@ -1,6 +1,7 @@
 //! The commands of the binary, run as processes.
 
 mod adopt;
+mod backup;
 mod check;
 mod demo;
 mod export;
