@@ -28,7 +28,7 @@ use crate::http::openapi_json;
 /// Every setting has four sources: `window = "7d"` in the TOML file, ESTIMATOR_WINDOW=7d in a .env file, the same in
 /// the environment, and --window 7d on the command line. Each overrides those before it.
 #[derive(Parser)]
-#[command(version, max_term_width = 120)]
+#[command(version = crate::VERSION, max_term_width = 120)]
 pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,

@@ -2,6 +2,7 @@
 //! source.
 
 mod architecture;
+mod build_script;
 mod deploy;
 mod documents;
 mod openapi;
