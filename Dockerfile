@@ -27,6 +27,7 @@ RUN mkdir src \
 COPY scripts/licence-texts scripts/
 RUN scripts/licence-texts >licences.txt && rm -r src
 
+COPY build.rs ./
 COPY src src
 RUN cargo build --locked --profile "$PROFILE" && cp "target/$PROFILE/segment-estimator" .
 

@@ -10,7 +10,7 @@ REDIS_SERVER ?=
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e soak redis browser bench-tools fmt lint doc check-deploy check-examples audit bench bench-scale fuzz-api ci
+.PHONY: help run test e2e soak redis browser bench-tools fmt lint doc check-deploy check-examples audit bench bench-scale fuzz-api release ci
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ bench-scale: redis ## Measure how all grows to 30 million pairs; BENCH_ARGS='--p
 
 fuzz-api: ## Have schemathesis try the API by its document; EXAMPLES=5000 SEED=2 for another run
 	@scripts/fuzz-api
+
+release: ## Build the archive, the SBOM and SHA256SUMS of a release into target/release-artifacts, from a clean checkout
+	@scripts/release
 
 ci: lint doc check-deploy audit test check-examples e2e ## What CI runs
 

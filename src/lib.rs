@@ -59,3 +59,12 @@ pub mod redis;
 pub mod store;
 mod telemetry;
 mod tls;
+
+/// The commit that the crate was built from, if `build.rs` found it.
+pub const COMMIT: Option<&str> = {
+    let commit = env!("BUILD_COMMIT");
+    if commit.is_empty() { None } else { Some(commit) }
+};
+
+/// The version of the crate with the commit, such as `1.0.0 (dbf40a1)`.
+pub const VERSION: &str = env!("BUILD_VERSION");

@@ -1,10 +1,11 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tokio::runtime::{Builder, Runtime};
 
 use super::adopt::AdoptCommand;
@@ -12,6 +13,7 @@ use super::check::check;
 use super::demo::DemoCommand;
 use super::export::ExportCommand;
 use super::healthcheck::healthcheck;
+use super::help::with_help;
 use super::import::ImportCommand;
 use super::outcome::{Failure, Outcome};
 use super::repartition::RepartitionCommand;
@@ -25,10 +27,10 @@ use crate::http::openapi_json;
 
 /// Counts how many users are in a segment right now.
 ///
-/// Every setting has four sources: `window = "7d"` in the TOML file, ESTIMATOR_WINDOW=7d in a .env file, the same in
-/// the environment, and --window 7d on the command line. Each overrides those before it.
+/// Every setting has four sources: window = "7d" in the TOML file, ESTIMATOR_WINDOW=7d in a .env file, the same in the
+/// environment, and --window 7d on the command line. Each overrides those before it.
 #[derive(Parser)]
-#[command(version, max_term_width = 120)]
+#[command(version = crate::VERSION, max_term_width = 120)]
 pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -74,12 +76,16 @@ impl Cli {
     ///
     /// The mistake in one line for the user.
     pub fn from_command_line() -> Result<Self, Failure> {
-        Self::try_parse().map_err(|error| {
+        Self::parse_from(std::env::args_os()).map_err(|error| {
             if !error.use_stderr() {
                 error.exit();
             }
             one_line(&error).into()
         })
+    }
+
+    fn parse_from(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Self, clap::Error> {
+        Self::from_arg_matches(&with_help(Self::command()).try_get_matches_from(arguments)?)
     }
 
     /// Runs the command.
@@ -142,27 +148,26 @@ fn one_line(error: &clap::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
-    use crate::config::{SETTINGS, Setting};
-
-    #[test]
-    fn the_help_tells_every_default() {
-        let help = Cli::command().term_width(1000).render_long_help().to_string();
-        for Setting { name, default, .. } in SETTINGS {
-            assert!(help.contains(&format!("--{}", name.replace('_', "-"))), "{name} is not in\n{help}");
-            if let Some(default) = default {
-                assert!(help.contains(&format!("[default: {default}]")), "{name}'s default is not in\n{help}");
-            }
-        }
-    }
 
     #[test]
     fn parse_accepts_settings_before_and_after_the_command() {
         for line in ["x --window 4s serve", "x serve --window 4s", "x --window 4s"] {
-            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            let cli = Cli::parse_from(line.split(' ')).unwrap();
             assert_eq!(cli.flags.texts().collect::<Vec<_>>(), [("window", "4s")], "{line}");
         }
+    }
+
+    #[test]
+    fn parse_accepts_settings_that_a_command_does_not_use() {
+        for line in
+            ["x healthcheck --window 4s", "x window set 7d --window 4s", "x --window 4s token --name a --scope b"]
+        {
+            let line = line.replace("--scope b", "--scope users:read");
+            let cli = Cli::parse_from(line.split(' ')).unwrap();
+            assert_eq!(cli.flags.texts().collect::<Vec<_>>(), [("window", "4s")], "{line}");
+        }
+        let cli = Cli::parse_from(["x", "--window", "4s", "healthcheck", "--window", "5s"]).unwrap();
+        assert_eq!(cli.flags.texts().collect::<Vec<_>>(), [("window", "5s")]);
     }
 }

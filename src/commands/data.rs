@@ -52,6 +52,11 @@ impl Data {
         Self::open(settings).await
     }
 
+    /// Whether another process, usually the service, had started the private Redis.
+    pub(super) fn has_joined(&self, settings: &Settings) -> bool {
+        settings.has_private_redis() && self.redis.is_none()
+    }
+
     /// Supervises a private Redis that was started for the command. Returns if it can't be kept running.
     pub(super) async fn supervise(&mut self) -> Failure {
         match &mut self.redis {

@@ -9,6 +9,7 @@ mod data;
 mod demo;
 mod export;
 mod healthcheck;
+mod help;
 mod import;
 mod outcome;
 mod progress;

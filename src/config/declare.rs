@@ -5,15 +5,18 @@
 pub struct Setting {
     /// The name in the TOML file.
     pub name: &'static str,
+    /// The section of the documents and of the help.
+    pub section: &'static str,
     /// The text if no source sets it.
     pub default: Option<&'static str>,
     /// Whether messages omit the value, which may hold a password.
     pub is_secret: bool,
 }
 
-/// Declares all settings, each in one place:
+/// Declares all settings, each in one place, in sections:
 ///
 /// ```text
+/// section "Heading";
 /// /// Help
 /// name: Type, "VALUE NAME", parser, default = "text", or = expression, secret = true;
 /// ```
@@ -27,43 +30,44 @@ pub struct Setting {
 /// A new setting also needs
 /// - a parser in `parse.rs` and an `impl` in `value.rs`, if its type is new,
 /// - a place that passes its value on, such as `limits.rs`, and a check in `access.rs` or `redis.rs` if it excludes or needs another one,
+/// - the commands that use it in `commands/help.rs`, if not all of its section do,
 /// - a row in docs/settings.md and an entry in `.env.example`, at the same position,
 /// - a line in `docker-compose.yml`, and one in `docker-compose-debug.yml` if it is a timeout that ends before a breakpoint does,
 /// - an entry in CHANGELOG.md.
 ///
-/// `tests/it/contracts/documents.rs` checks the documents and `docker-compose.yml`, and `commands/cli.rs` the help. No
+/// `tests/it/contracts/documents.rs` checks the documents and `docker-compose.yml`, and `commands/help.rs` the help. No
 /// test checks the debug file and the changelog. A parser's refusals are cases of `config/tests/invalid.rs`.
 macro_rules! settings {
-    ($(
+    ($(section $section:literal; $(
         $(#[doc = $help:literal])+
         $name:ident: $type:ty, $value_name:literal, $parse:expr
             $(, default = $default:literal)? $(, or = $or:expr)? $(, secret = $secret:literal)?;
-    )+) => {
+    )+)+) => {
         /// All settings, in the order of the help.
-        pub const SETTINGS: &[Setting] = &[$(
+        pub const SETTINGS: &[Setting] = &[$($(
             Setting {
                 name: stringify!($name),
+                section: $section,
                 default: settings!(@option $($default)?),
                 is_secret: matches!(settings!(@option $($secret)?), Some(true)),
             },
-        )+];
+        )+)+];
 
         /// The settings of one source, as text.
         #[derive(Clone, Default, clap::Args, serde::Deserialize)]
         #[serde(deny_unknown_fields)]
-        #[command(next_help_heading = "Settings")]
         pub struct RawSettings {
-            $(
-                #[arg(long, global = true, value_name = $value_name)]
+            $($(
+                #[arg(long, global = true, value_name = $value_name, help_heading = $section)]
                 #[arg(help = concat!($($help),+ $(, " [default: ", $default, "]")?).trim_start())]
                 $name: Option<String>,
-            )+
+            )+)+
         }
 
         impl RawSettings {
             /// Returns the settings that are set, by name.
             pub fn texts(&self) -> impl Iterator<Item = (&'static str, &str)> {
-                let texts = [$((stringify!($name), self.$name.as_deref())),+];
+                let texts = [$($((stringify!($name), self.$name.as_deref())),+),+];
                 texts.into_iter().filter_map(|(name, text)| Some((name, text?)))
             }
         }
@@ -71,7 +75,7 @@ macro_rules! settings {
         /// The settings of the service. `Debug` shows no secret.
         #[derive(Debug, Clone)]
         pub struct Settings {
-            $($(#[doc = $help])+ pub $name: $type,)+
+            $($($(#[doc = $help])+ pub $name: $type,)+)+
             /// The files that settings were read from.
             pub files: Vec<SecretFile>,
         }
@@ -80,14 +84,14 @@ macro_rules! settings {
             /// Parses each setting on its own.
             fn parse(texts: &EffectiveTexts<'_>, files: Vec<SecretFile>) -> Result<Self, SettingsError> {
                 Ok(Self {
-                    $($name: settings!(@value texts.parse(stringify!($name), $parse)? $(, default = $default)? $(, or = $or)?),)+
+                    $($($name: settings!(@value texts.parse(stringify!($name), $parse)? $(, default = $default)? $(, or = $or)?),)+)+
                     files,
                 })
             }
 
             /// Returns all values as text, in the order of `SETTINGS`.
             pub(super) fn texts(&self) -> Vec<String> {
-                vec![$(SettingValue::text(&self.$name)),+]
+                vec![$($(SettingValue::text(&self.$name)),+),+]
             }
         }
     };

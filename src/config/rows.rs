@@ -36,7 +36,11 @@ impl Settings {
             "partitions" => "that of the data set",
             "history_interval" => "off",
             "log_format" => "pretty on a terminal, otherwise json",
-            _ => "",
+            "public_url" => "that of each request",
+            "allowed_hosts" => "any, but none on loopback without keys",
+            "jwt_issuer" => "any",
+            "redis_ca_file" => "the system's",
+            _ => "none",
         }
     }
 }

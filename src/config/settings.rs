@@ -22,7 +22,7 @@ use crate::store::{KeyPrefix, Partitions};
 use crate::telemetry::{LogFilter, LogFormat, OtlpEndpoint, parse_ratio};
 
 settings! {
-    // Serving
+    section "Serving";
 
     /// Address and port to serve HTTP on
     listen: SocketAddr, "IP:PORT", parse::address, default = "127.0.0.1:8080";
@@ -39,7 +39,7 @@ settings! {
     /// Worker threads [default: one per core but one, which is left to Redis]
     threads: usize, "NUMBER", parse::number::<1, 1_024>, or = parse::default_threads();
 
-    // Access
+    section "Access";
 
     /// Comma-separated hosts that requests may name, or *; localhost and IP addresses are always accepted [default:
     /// any, but none on loopback without keys]
@@ -57,7 +57,7 @@ settings! {
     /// Tolerated clock skew between issuer and service
     jwt_leeway: Duration, "DURATION", parse::whole_seconds, default = "30s";
 
-    // Redis
+    section "Redis";
 
     /// URL of Redis: `redis://user:password@host:6379/0`, `rediss://host` for TLS, or `redis+unix:///path`; the
     /// password is percent-encoded [default: a private Redis]
@@ -98,7 +98,7 @@ settings! {
     /// Timeout of Redis's answer, connecting included
     redis_timeout: Duration, "DURATION", parse::timeout, default = "2s";
 
-    // Visits
+    section "Visits";
 
     /// Time that a user stays in a segment after the last visit; a data set keeps the longest one and is pruned by it
     window: Window, "DURATION", Window::parse, default = "14d";
@@ -109,7 +109,7 @@ settings! {
     /// Sampling interval of the history of all segments: a part of a day, such as 15m or 1h, or off
     history_interval: Option<Interval>, "DURATION", Interval::parse, default = "1h";
 
-    // Limits
+    section "Limits";
 
     /// Timeout of a request's head, an idle connection, and a client that stops reading its answer
     header_timeout: Duration, "DURATION", parse::timeout, default = "30s";
@@ -136,14 +136,14 @@ settings! {
     /// Maximum number of visits that wait for Redis, and of counts; further ones get 503
     max_waiting: usize, "NUMBER", parse::number::<1, 1_000_000>, default = "10000";
 
-    // Stopping
+    section "Stopping";
 
     /// Time to keep serving after a stop signal, with readyz at 503
     shutdown_delay: Duration, "DURATION", parse::duration_or_zero, default = "0s";
     /// Timeout of the requests in flight after that
     drain_timeout: Duration, "DURATION", parse::timeout, default = "10s";
 
-    // Logs, traces and metrics
+    section "Logs, traces and metrics";
 
     /// Log format, `pretty` or `json` [default: pretty on a terminal, otherwise json]
     log_format: Option<LogFormat>, "FORMAT", LogFormat::parse;

@@ -1,6 +1,6 @@
 //! The arguments of `segment-estimator demo`, and its output.
 
-use std::io::Write as _;
+use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -58,29 +58,35 @@ impl DemoCommand {
             name = signals.next() => Err(format!("stopped by {name}; what was written so far is kept").into()),
         };
         progress.finish();
+        let is_served = data.has_joined(settings);
         data.close().await;
         let DemoCounts { segments, visits, points } = outcome?;
         let took = humantime::format_duration(Duration::from_millis(since.elapsed().as_millis() as u64));
-        let mut out = std::io::stdout();
+        let mut out = io::stdout();
         let [segments, members, points] = [
             counted(segments as u64, "segment", "segments"),
             counted(visits, "member", "members"),
             counted(points, "point", "points"),
         ];
         writeln!(out, "{segments} with {members}, and {points} of their histories, in {took}")?;
-        let url = settings.public_url.as_ref().map_or_else(
-            || {
-                let scheme = if settings.tls_files().is_some() { "https" } else { "http" };
-                format!("{scheme}://{}", local_address(settings.listen))
-            },
-            ToString::to_string,
-        );
-        writeln!(out, "start the service with the same settings and open {url}/")?;
-        if settings.public_url.is_none() {
-            writeln!(out, "(in a container or behind a proxy, at the address that it publishes)")?;
-        }
+        Self::write_address(settings, is_served, &mut out)?;
         writeln!(out, "{}", population.sights())?;
         Ok(())
+    }
+
+    /// Writes where the pages are. The address of a service that is running already may come from its own flags.
+    fn write_address(settings: &Settings, is_served: bool, out: &mut impl Write) -> io::Result<()> {
+        match &settings.public_url {
+            Some(url) if is_served => writeln!(out, "open {url}/"),
+            Some(url) => writeln!(out, "start the service with the same settings and open {url}/"),
+            None if is_served => writeln!(out, "open the running service in a browser"),
+            None => {
+                let scheme = if settings.tls_files().is_some() { "https" } else { "http" };
+                let address = local_address(settings.listen);
+                writeln!(out, "start the service with the same settings and open {scheme}://{address}/")?;
+                writeln!(out, "(in a container or behind a proxy, at the address that it publishes)")
+            }
+        }
     }
 }
 

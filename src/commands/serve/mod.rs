@@ -25,6 +25,7 @@ pub(super) fn serve_traced(settings: &Settings, runtime: &Runtime) -> Outcome {
     let traces = settings.traces().as_ref().map(Traces::start).transpose()?;
     let log_format = settings.log_format.unwrap_or_else(LogFormat::for_stderr);
     telemetry::init(log_format, &settings.log_filter, traces.as_ref());
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), commit = crate::COMMIT, "starting");
     let outcome = runtime.block_on(serve(settings));
     if let Some(traces) = traces {
         traces.shut_down();

@@ -23,3 +23,16 @@ fn rows_have_values_and_sources_and_no_secret() {
     assert_eq!(of("log_format"), ("pretty on a terminal, otherwise json", "not set"));
     assert!(!format!("{rows:?}").contains("hunter2"));
 }
+
+#[test]
+fn rows_have_no_blank_value() {
+    for layer in [[("window", "7d")], [("redis_url", "redis://host")], [("redis_cluster", "redis://host")]] {
+        let layers = [(Source::Flags, settings(layer))];
+        let rows = Settings::from_layers(&layers).unwrap().rows(&layers);
+        for row in &rows {
+            assert!(!row.value.trim().is_empty(), "{row:?}");
+        }
+        let of = |name| rows.iter().find(|row| row.name == name).unwrap().value.as_str();
+        assert_eq!((of("jwt_leeway"), of("trace_ratio"), of("jwt_key_file")), ("30s", "1", "none"));
+    }
+}

@@ -46,6 +46,12 @@ impl History {
         self.interval.map(Interval::duration)
     }
 
+    /// Returns when the next sample is due; `None` if this instance doesn't sample.
+    #[must_use]
+    pub fn next_sample_at(&self, now: Timestamp) -> Option<Timestamp> {
+        self.interval.map(|interval| interval.tick(now) + interval.duration())
+    }
+
     /// Returns the points of `segment` from the step of `from` through the step of `to`. Steps start at multiples of
     /// `step` since the Unix epoch; steps of weeks start on Mondays.
     ///

@@ -42,6 +42,12 @@ struct SegmentHistory {
     /// The time of the answer, by the service's clock.
     #[schema(format = DateTime)]
     as_of: String,
+    /// The time of the first sample; null before it. Every point before it is null.
+    #[schema(required, format = DateTime)]
+    first_sampled_at: Option<String>,
+    /// When the next sample is due; null if this instance doesn't sample.
+    #[schema(required, format = DateTime)]
+    next_sample_at: Option<String>,
     /// A point for each step, the earliest first.
     #[schema(min_items = 1, max_items = 2000)]
     points: Vec<Point>,
@@ -185,7 +191,7 @@ fn parse_step(text: &str, history: &History) -> std::result::Result<Duration, St
 ///
 /// The service samples the counts of all segments periodically, every hour by default, and keeps the samples for 13
 /// months. Each step has one point: the last sample in it with its time, `sampled_at`. Both are null if there is none
-/// because nothing was sampled or the segment had no users.
+/// because nothing was sampled or the segment had no users. A new service has its first samples at the next full hour.
 #[utoipa::path(
     get,
     path = "/segments/{name}/history",
@@ -197,7 +203,8 @@ fn parse_step(text: &str, history: &History) -> std::result::Result<Duration, St
             (SegmentHistory = "application/json", example = json!({
                 "segment": "sports", "known": true, "from": "2026-11-22T08:00:00.000Z", "to": "2026-11-22T10:00:00.000Z",
                 "step_seconds": 3600,
-                "as_of": "2026-11-22T10:24:07.310Z", "points": [
+                "as_of": "2026-11-22T10:24:07.310Z", "first_sampled_at": "2026-09-01T00:00:00.000Z",
+                "next_sample_at": "2026-11-22T11:00:00.000Z", "points": [
                     {
                         "at": "2026-11-22T08:00:00.000Z", "from": "2026-11-22T08:00:00.000Z", "to": "2026-11-22T09:00:00.000Z",
                         "sampled_at": "2026-11-22T08:00:00.000Z", "count": 40,
@@ -230,7 +237,9 @@ pub async fn history(
 ) -> Result<Response> {
     let now = state.synced_now().await?;
     let range = range.resolve(now, &state.history)?;
-    let points = state.history.of(&segment, range.from, range.to, range.step).await?;
+    let names = [&segment];
+    let points = state.history.of(&segment, range.from, range.to, range.step);
+    let (points, changes) = tokio::try_join!(points, state.estimator.changes_of(&names, now))?;
     let has_samples = points.iter().any(|point| point.count.is_some());
     let known = state.estimator.is_known(&segment, has_samples).await?;
     let [from, to] = range.step_starts();
@@ -241,6 +250,8 @@ pub async fn history(
         to,
         step_seconds: range.step.as_secs(),
         as_of: now.to_string(),
+        first_sampled_at: changes[0].first_sampled_at.map(|at| at.to_string()),
+        next_sample_at: state.history.next_sample_at(now).map(|at| at.to_string()),
         points: points.iter().map(Point::from).collect(),
     }))
 }

@@ -75,7 +75,8 @@ impl Metrics {
         with_local_recorder(&*recorder, || {
             describe();
             process.describe();
-            gauge!("estimator_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1);
+            let commit = crate::COMMIT.unwrap_or("unknown");
+            gauge!("estimator_build_info", "version" => env!("CARGO_PKG_VERSION"), "commit" => commit).set(1);
             Self {
                 http: HttpMetrics::new(&recorder),
                 visits: VisitMetrics::new(),
@@ -124,7 +125,10 @@ impl fmt::Debug for Metrics {
 
 /// Describes each metric, for `/metrics`.
 fn describe() {
-    describe_gauge!("estimator_build_info", "Always 1; the label is the version of the service.");
+    describe_gauge!(
+        "estimator_build_info",
+        "Always 1; the labels are the version and the commit of the service, `unknown` if the build did not get it."
+    );
     describe_counter!("estimator_http_requests_total", "Requests, by route, method and status.");
     describe_histogram!(
         "estimator_http_request_duration_seconds",

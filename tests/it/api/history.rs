@@ -386,6 +386,31 @@ async fn history_survives_a_restart_of_redis_and_is_read_in_steps() {
 }
 
 #[tokio::test]
+async fn history_says_when_its_samples_began() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    app.record("u1", "sports").await;
+    let get = async || app.get("/segments/sports/history").await.json::<Value>().await.unwrap();
+    let new = get().await;
+    // This instance doesn't sample.
+    assert_eq!((&new["first_sampled_at"], &new["next_sample_at"]), (&Value::Null, &Value::Null));
+    let now = Timestamp::now();
+    let tick = Interval::parse("1h").unwrap().unwrap().tick(now);
+    sampler(redis.store()).sample(tick, now).await.unwrap();
+    assert_eq!(get().await["first_sampled_at"], json!(tick.to_string()));
+}
+
+#[tokio::test]
+async fn history_says_when_the_next_sample_is_due() {
+    let redis = Redis::start();
+    let app = TestApp::spawn_with(&redis, settings([("history_interval", "1h")])).await;
+    let history: Value = app.get("/segments/sports/history").await.json().await.unwrap();
+    let time = |name: &str| Timestamp::from_rfc3339(history[name].as_str().unwrap()).unwrap();
+    let (now, next) = (time("as_of"), time("next_sample_at"));
+    assert!(next > now && next - STEP <= now && next.as_millis() % HOUR == 0, "{now} {next}");
+}
+
+#[tokio::test]
 async fn history_rejects_bad_parameters() {
     let redis = Redis::start();
     let hourly = settings([("history_interval", "1h")]);

@@ -8,7 +8,7 @@ use segment_estimator::domain::{Timestamp, Window};
 use segment_estimator::estimator::history::{History, Interval};
 use segment_estimator::estimator::{ListQuery, Order};
 
-use crate::helpers::{Redis, binary, refusal, run, segment};
+use crate::helpers::{Redis, Service, binary, refusal, run, segment};
 
 fn demo(folder: &Path, redis: &Redis, arguments: &[&str]) -> String {
     let output = run(binary(folder).args(["demo", "--redis-url", &redis.url()]).args(arguments));
@@ -104,6 +104,17 @@ async fn demo_tells_of_a_new_segment_one_that_ended_and_related_ones() {
     // Beside the segment of all users, the page shows the lift.
     assert!(said.contains("/pages/overlap?segment=visitors&segment="), "{said}");
     assert_eq!(users(&redis, "visitors").len(), 4_000);
+}
+
+#[test]
+fn demo_names_no_address_of_a_service_that_runs_on_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(folder.path(), &[]);
+    let output = run(binary(folder.path()).args(["demo", "--segments", "1", "--users", "10"]));
+    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("\nopen the running service in a browser\n") && !said.contains("http://"), "{said}");
+    assert!(service.terminate().success());
 }
 
 #[tokio::test]

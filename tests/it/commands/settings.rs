@@ -4,8 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use rstest::rstest;
+use segment_estimator::COMMIT;
+use serde_json::{Value, json};
 
-use crate::helpers::{binary, refusal, run};
+use crate::helpers::{Redis, Service, binary, refusal, run};
 
 /// Returns the error line of the binary for these arguments and this environment.
 fn error_of(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> String {
@@ -108,6 +110,28 @@ fn help_and_version_exit_with_0() {
         assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
         assert!(String::from_utf8(output.stdout).unwrap().starts_with(start));
     }
+}
+
+#[test]
+fn version_has_the_commit_if_the_build_got_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let printed = run(binary(folder.path()).arg("--version")).stdout;
+    let version = env!("CARGO_PKG_VERSION");
+    let expected = COMMIT.map_or_else(
+        || format!("segment-estimator {version}\n"),
+        |commit| format!("segment-estimator {version} ({commit})\n"),
+    );
+    assert_eq!(String::from_utf8(printed).unwrap(), expected);
+}
+
+#[test]
+fn first_line_of_the_log_has_the_version_and_the_commit() {
+    let folder = tempfile::tempdir().unwrap();
+    let redis = Redis::start();
+    let log = Service::start(folder.path(), &["--redis-url", &redis.url()]).terminate_for_log();
+    let first: Value = serde_json::from_str(&log[0]).unwrap();
+    assert_eq!((&first["message"], &first["version"]), (&json!("starting"), &json!(env!("CARGO_PKG_VERSION"))));
+    assert_eq!(first.get("commit").and_then(Value::as_str), COMMIT);
 }
 
 #[test]

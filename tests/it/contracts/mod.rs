@@ -2,9 +2,12 @@
 //! source.
 
 mod architecture;
+mod build_script;
 mod deploy;
 mod documents;
+mod links;
 mod openapi;
 mod problems;
+mod release;
 mod senders;
 mod supply_chain;

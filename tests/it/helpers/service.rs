@@ -26,14 +26,22 @@ pub fn run(command: &mut Command) -> Output {
     command.output().unwrap()
 }
 
-/// Runs the binary, which must refuse to start. Returns the line that it printed.
+/// Runs the binary, which must refuse to start. Returns the line that it printed, after the one with its version if the
+/// log had begun.
 #[track_caller]
 pub fn refusal(command: &mut Command) -> String {
     let output = run(command);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let message = String::from_utf8(output.stderr).unwrap();
+    let mut message = String::from_utf8(output.stderr).unwrap();
+    let first = message.split_inclusive('\n').next().filter(|line| is_start(line)).map(str::len);
+    message.drain(..first.unwrap_or_default());
     assert_eq!(message.lines().count(), 1, "{message}");
     message
+}
+
+/// Returns whether `line` is the first line of a log.
+fn is_start(line: &str) -> bool {
+    serde_json::from_str::<Value>(line).is_ok_and(|event| event["message"] == "starting")
 }
 
 /// The service as a process, and a client of it. Its Redis is a private one unless the arguments name another.

@@ -70,7 +70,10 @@ async fn metrics_count_requests_by_route_method_and_status() {
     assert!(scrape.value(r#"estimator_round_size_count{kind="visits"}"#) >= 1.0);
     assert_eq!(scrape.value(r#"estimator_round_size_sum{kind="visits"}"#), 2.0);
     assert_eq!(scrape.value(r#"estimator_round_waiting{kind="visits"}"#), 0.0);
-    assert_eq!(scrape.value(&format!(r#"estimator_build_info{{version="{}"}}"#, env!("CARGO_PKG_VERSION"))), 1.0);
+    let commit = segment_estimator::COMMIT.unwrap_or("unknown");
+    let version = env!("CARGO_PKG_VERSION");
+    let build = format!(r#"estimator_build_info{{version="{version}",commit="{commit}"}}"#);
+    assert_eq!(scrape.value(&build), 1.0);
     assert!(scrape.value("process_resident_memory_bytes") > 1e6);
     assert!(scrape.value("process_cpu_seconds_total") >= 0.0);
     assert!(scrape.value("process_open_fds") > 3.0);
