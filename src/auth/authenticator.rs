@@ -23,6 +23,14 @@ pub struct AuthConfig {
     pub jwt: Option<JwtConfig>,
 }
 
+impl AuthConfig {
+    /// Returns the files of all keys.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.api_keys_file.iter().chain(self.jwt.as_ref().map(|jwt| &jwt.key_file)).cloned().collect()
+    }
+}
+
 /// Authorizes requests: all of them if there are no keys, otherwise those with a valid token.
 pub struct Authenticator {
     config: AuthConfig,

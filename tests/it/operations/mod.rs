@@ -1,8 +1,9 @@
-//! Operation of the service: private Redis, metrics, traces, TLS and shutdown.
+//! Operation of the service: private Redis, metrics, traces, TLS, reloading and shutdown.
 
 mod embedded;
 mod metered_segments;
 mod metrics;
+mod reload;
 mod shutdown;
 mod tls;
 mod traces;
