@@ -104,7 +104,8 @@ pub static ADMIN: LazyLock<Vec<Route>> = LazyLock::new(|| {
 
 fn probes(metrics: Route) -> Vec<Route> {
     vec![
-        route::<health::__path_live, _>(GET, "/healthz", Unlimited, health::live),
+        route::<health::__path_live, _>(GET, "/livez", Unlimited, health::live),
+        route::<health::__path_healthy, _>(GET, "/healthz", Unlimited, health::healthy),
         route::<health::__path_ready, _>(GET, "/readyz", Unlimited, health::ready),
         metrics,
     ]
@@ -197,6 +198,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "another method")]
     fn a_route_with_another_method_than_its_description_panics() {
-        let _ = route::<health::__path_live, _>(POST, "/healthz", Unlimited, health::live);
+        let _ = route::<health::__path_live, _>(POST, "/livez", Unlimited, health::live);
     }
 }

@@ -298,7 +298,7 @@ async fn admin_listen_serves_probes_and_metrics_alone() {
     let app = TestApp::spawn_with(&redis, admin).await;
     let operator = Client::new(app.admin_address.unwrap());
     app.record("u1", "sports").await;
-    for path in ["/healthz", "/readyz", "/metrics"] {
+    for path in ["/livez", "/healthz", "/readyz", "/metrics"] {
         assert_eq!(operator.status_of(path).await, 200, "{path}");
         problem(app.get(path).await, 404, "not-found").await;
     }
@@ -313,6 +313,7 @@ async fn admin_listen_serves_probes_and_metrics_alone() {
     eventually("the line is written", async || redis.call::<u64>(&["ZCARD", "segment:sports"]) == 2).await;
     app.begin_stop();
     eventually("readyz is 503", async || operator.status_of("/readyz").await == 503).await;
+    assert_eq!(operator.status_of("/livez").await, 200);
     assert_eq!(operator.status_of("/healthz").await, 200);
     assert_eq!(upload.end().await.0, 200);
     app.ended().await.unwrap();
