@@ -31,6 +31,8 @@ const DISCONNECTED: u16 = 499;
 pub enum RouteLimits {
     /// No limits: probes must succeed under overload, and fallbacks only refuse.
     Unlimited,
+    /// A limit on the time of a request. For deletions, which acquire a permit within their entry of the log.
+    Time,
     /// A limit on requests in flight. For streams, and for handlers that limit their own time.
     Concurrency,
     /// A limit on requests in flight, and one on the time of a request.
@@ -42,23 +44,16 @@ pub enum RouteLimits {
 impl RouteLimits {
     /// Acquires a permit for a request in flight, if the route needs one.
     fn admit(self, state: &AppState) -> Result<Option<OwnedSemaphorePermit>> {
-        if self == Self::Unlimited {
-            return Ok(None);
+        match self {
+            Self::Unlimited | Self::Time => Ok(None),
+            Self::Concurrency | Self::ConcurrencyAndTime | Self::RoundTrip => state.admit().map(Some),
         }
-        Arc::clone(&state.in_flight).try_acquire_owned().map(Some).map_err(|_| {
-            let detail = format!(
-                "Nothing was done: the maximum number of requests in flight, {}, is reached. Repeat the request after the seconds in \
-                 Retry-After.",
-                state.limits.requests
-            );
-            Problem::new(ProblemKind::Overloaded, detail)
-        })
     }
 
     fn timeout(self, state: &AppState) -> Option<Duration> {
         match self {
             Self::Unlimited | Self::Concurrency => None,
-            Self::ConcurrencyAndTime => Some(state.limits.request),
+            Self::Time | Self::ConcurrencyAndTime => Some(state.limits.request),
             Self::RoundTrip => state.limits.round_trip,
         }
     }
