@@ -18,6 +18,8 @@ use tokio::time::Timeout;
 use tracing::Span;
 
 use super::trace;
+use crate::auth::KeyUsage;
+use crate::http::caller;
 use crate::http::problem::{Problem, ProblemKind, Result};
 use crate::http::state::AppState;
 use crate::telemetry::{Metrics, RouteMetrics};
@@ -88,7 +90,7 @@ where
             Ok(permit) => (Call::new(handler.call(request, Arc::clone(&state)), limits.timeout(&state)), permit),
             Err(problem) => (Call::Refused(problem), None),
         };
-        ResponseFuture { call, permit, span, started, route, state }
+        ResponseFuture { call, permit, span, started, route, state, caller: None }
     }
 }
 
@@ -103,6 +105,8 @@ pub struct ResponseFuture<F> {
     started: Instant,
     route: Arc<MeasuredRoute>,
     state: Arc<AppState>,
+    /// The counters of the caller's key, once the handler has authorized it.
+    caller: Option<Arc<KeyUsage>>,
 }
 
 /// The call of a handler.
@@ -139,8 +143,11 @@ impl<F: Future<Output = Response> + Unpin> Future for ResponseFuture<F> {
     type Output = Response;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Response> {
-        let Self { call, permit, span, started, route, state } = self.get_mut();
+        let Self { call, permit, span, started, route, state, caller } = self.get_mut();
         let polled = span.in_scope(|| catch_unwind(AssertUnwindSafe(|| call.poll(context))));
+        if let Some(usage) = caller::take() {
+            *caller = Some(usage);
+        }
         let response = match polled {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(Ok(response))) => response,
@@ -148,7 +155,7 @@ impl<F: Future<Output = Response> + Unpin> Future for ResponseFuture<F> {
             Err(panic) => Problem::of_panic(&*panic).into_response(),
         };
         (*call, *permit) = (Call::Ended, None);
-        Poll::Ready(route.finish(response, span, *started, state))
+        Poll::Ready(route.finish(response, span, *started, state, caller.as_deref()))
     }
 }
 
@@ -182,15 +189,22 @@ impl MeasuredRoute {
     pub fn refuse(&self, problem: Problem, headers: &HeaderMap, state: &AppState) -> Response {
         let started = Instant::now();
         let span = self.span(headers, state);
-        self.finish(problem.into_response(), &span, started, state)
+        self.finish(problem.into_response(), &span, started, state, None)
     }
 
     fn span(&self, headers: &HeaderMap, state: &AppState) -> Span {
         trace::span(state.trace_ratio, self.method, self.path, headers)
     }
 
-    /// Records `response` in metrics and the trace.
-    fn finish(&self, mut response: Response, span: &Span, started: Instant, state: &AppState) -> Response {
+    /// Records `response` in metrics and the trace. `caller` has the counters of the caller's key.
+    fn finish(
+        &self,
+        mut response: Response,
+        span: &Span,
+        started: Instant,
+        state: &AppState,
+        caller: Option<&KeyUsage>,
+    ) -> Response {
         let status = response.status().as_u16();
         let problem = response.extensions_mut().get_mut::<Problem>().map(|problem| {
             problem.set_route(self.path);
@@ -198,6 +212,9 @@ impl MeasuredRoute {
         });
         if let Some(problem) = problem {
             state.metrics.http.problem(problem);
+            if let Some(caller) = caller {
+                caller.problem(problem);
+            }
         }
         trace::finish(span, status, problem, response.headers_mut());
         self.metrics.answered(status, started.elapsed());

@@ -5,6 +5,7 @@
 //! routes, and at most a hundred segments that the operator selects.
 
 mod http;
+mod keys;
 mod segments;
 mod value;
 mod work;
@@ -16,6 +17,7 @@ use ::metrics::{Counter, counter, describe_counter, describe_gauge, describe_his
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
 
 pub use self::http::{HttpMetrics, RouteMetrics};
+pub use self::keys::{KeyCounters, render_keys};
 use self::segments::SegmentGauges;
 pub use self::segments::SegmentUsers;
 #[cfg(test)]
