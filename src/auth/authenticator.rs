@@ -13,6 +13,7 @@ use super::jwt::{JwtConfig, JwtVerifier, is_over};
 use super::keys::ApiKeys;
 use super::principal::Principal;
 use super::scope::Scope;
+use super::usage::KeySample;
 
 /// Where the keys are. Without any, every request is authorized.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +22,14 @@ pub struct AuthConfig {
     pub api_keys_file: Option<PathBuf>,
     /// The settings for JSON Web Tokens.
     pub jwt: Option<JwtConfig>,
+}
+
+impl AuthConfig {
+    /// Returns the files of all keys.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.api_keys_file.iter().chain(self.jwt.as_ref().map(|jwt| &jwt.key_file)).cloned().collect()
+    }
 }
 
 /// Authorizes requests: all of them if there are no keys, otherwise those with a valid token.
@@ -41,13 +50,10 @@ struct Keys {
 /// grant.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Grant {
-    /// The name of the API key, or the subject of the JSON Web Token if it may be logged. `None` without access
-    /// control.
-    pub name: Option<String>,
+    /// The owner of the token. `None` without access control.
+    pub principal: Option<Arc<Principal>>,
     /// The generation of the keys that accepted the token.
     generation: u64,
-    /// The last Unix second at which the token is valid. `None` for an API key.
-    valid_until: Option<u64>,
 }
 
 /// The number of current keys, by kind. `None` if the kind is not configured.
@@ -86,7 +92,7 @@ impl Authenticator {
     ///
     /// A [`KeysError`] if a file can't be used.
     pub fn load(config: AuthConfig) -> Result<Self, KeysError> {
-        let keys = ArcSwapOption::new(Keys::load(&config, 0)?.map(Arc::new));
+        let keys = ArcSwapOption::new(Keys::load(&config, 0, None)?.map(Arc::new));
         Ok(Self { config, keys, generations: AtomicU64::new(1) })
     }
 
@@ -97,7 +103,8 @@ impl Authenticator {
     /// A [`KeysError`] if a file can't be used. The previous keys are kept.
     pub fn reload(&self) -> Result<(), KeysError> {
         let generation = self.generations.fetch_add(1, Ordering::Relaxed);
-        self.keys.store(Keys::load(&self.config, generation)?.map(Arc::new));
+        let previous = self.keys.load();
+        self.keys.store(Keys::load(&self.config, generation, previous.as_deref())?.map(Arc::new));
         Ok(())
     }
 
@@ -118,6 +125,15 @@ impl Authenticator {
         }
     }
 
+    /// Reads the counters of all current keys.
+    #[must_use]
+    pub fn usage(&self) -> Vec<KeySample> {
+        let keys = self.keys.load();
+        let Some(keys) = keys.as_deref() else { return Vec::new() };
+        let api = keys.api.iter().flat_map(ApiKeys::usage);
+        api.chain(keys.jwt.as_ref().map(JwtVerifier::usage)).collect()
+    }
+
     /// Authorizes a request with these `Authorization` headers for `scope`.
     ///
     /// # Errors
@@ -135,9 +151,9 @@ impl Authenticator {
         let token = token.ok_or(AuthError::Malformed)?;
         let principal = keys.principal(token).map_err(AuthError::NotAccepted)?;
         if !principal.scopes.contains(scope) {
-            return Err(AuthError::InsufficientScope { principal: principal.name, scope });
+            return Err(AuthError::InsufficientScope { principal, scope });
         }
-        Ok(Grant { name: Some(principal.name), generation: keys.generation, valid_until: principal.valid_until })
+        Ok(Grant { principal: Some(principal), generation: keys.generation })
     }
 
     /// Checks that `grant` is still valid: the token has not expired, and reloaded keys accept it. Costs two
@@ -155,7 +171,7 @@ impl Authenticator {
         if self.keys.load().as_ref().is_some_and(|keys| keys.generation != grant.generation) {
             *grant = self.authorize(authorization, scope)?;
         }
-        match grant.valid_until {
+        match grant.principal.as_ref().and_then(|principal| principal.valid_until) {
             Some(last) if is_over(last) => Err(AuthError::NotAccepted(TokenError::Expired)),
             _ => Ok(()),
         }
@@ -169,7 +185,7 @@ impl fmt::Debug for Authenticator {
 }
 
 impl Keys {
-    fn load(config: &AuthConfig, generation: u64) -> Result<Option<Self>, KeysError> {
+    fn load(config: &AuthConfig, generation: u64, previous: Option<&Self>) -> Result<Option<Self>, KeysError> {
         if config.api_keys_file.is_none() && config.jwt.is_none() {
             return Ok(None);
         }
@@ -184,13 +200,20 @@ impl Keys {
             let content = fs::read(path).map_err(|error| KeysError::unreadable(SETTING, path, &error))?;
             JwtVerifier::new(config, &content).map_err(|why| KeysError::invalid(SETTING, path, &why))
         });
-        Ok(Some(Self { generation, api: api.transpose()?, jwt: jwt.transpose()? }))
+        let (mut api, mut jwt) = (api.transpose()?, jwt.transpose()?);
+        if let (Some(api), Some(previous)) = (&mut api, previous.and_then(|keys| keys.api.as_ref())) {
+            api.continue_usage(previous);
+        }
+        if let (Some(jwt), Some(previous)) = (&mut jwt, previous.and_then(|keys| keys.jwt.as_ref())) {
+            jwt.continue_usage(previous);
+        }
+        Ok(Some(Self { generation, api, jwt }))
     }
 
-    fn principal(&self, token: &str) -> Result<Principal, TokenError> {
+    fn principal(&self, token: &str) -> Result<Arc<Principal>, TokenError> {
         match (&self.api, &self.jwt) {
             // An API key has no dots, a JSON Web Token has two.
-            (_, Some(jwt)) if self.api.is_none() || token.contains('.') => jwt.principal(token),
+            (_, Some(jwt)) if self.api.is_none() || token.contains('.') => jwt.principal(token).map(Arc::new),
             (Some(api), _) => api.principal(token).ok_or(TokenError::UnknownKey),
             (None, _) => unreachable!("at least one kind of key is configured"),
         }

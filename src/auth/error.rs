@@ -1,6 +1,9 @@
 //! Why a request is refused.
 
+use std::sync::Arc;
+
 use super::bearer::MAX_TOKEN_BYTES;
+use super::principal::Principal;
 use super::scope::Scope;
 
 /// Why a request is refused.
@@ -23,10 +26,10 @@ pub enum AuthError {
     #[error("The token is not accepted: {0}.")]
     NotAccepted(TokenError),
     /// The token is valid but lacks the scope.
-    #[error("The token of {principal} doesn't have the scope {scope}.")]
+    #[error("The token of {} doesn't have the scope {scope}.", principal.name)]
     InsufficientScope {
         /// The owner of the token.
-        principal: String,
+        principal: Arc<Principal>,
         /// The required scope.
         scope: Scope,
     },
@@ -70,7 +73,7 @@ pub enum TokenError {
 impl AuthError {
     /// Returns the owner of the token, if the token is valid.
     #[must_use]
-    pub fn name(&self) -> Option<&str> {
+    pub fn principal(&self) -> Option<&Arc<Principal>> {
         match self {
             Self::InsufficientScope { principal, .. } => Some(principal),
             Self::NoToken | Self::Malformed | Self::PasswordRefused | Self::NotAccepted(_) => None,

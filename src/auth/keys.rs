@@ -9,6 +9,8 @@
 //!
 //! A key is 256 random bits and can't be guessed, so its digest needs neither salt nor a slow function.
 
+use std::sync::Arc;
+
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use data_encoding::HEXLOWER_PERMISSIVE;
@@ -16,13 +18,14 @@ use serde::Deserialize;
 
 use super::principal::{Principal, check_name};
 use super::scope::{Scope, Scopes};
+use super::usage::KeySample;
 
 /// The accepted API keys.
 pub struct ApiKeys(Vec<ApiKey>);
 
 struct ApiKey {
     digest: Digest,
-    principal: Principal,
+    principal: Arc<Principal>,
 }
 
 pub(super) type Digest = [u8; SHA256_OUTPUT_LEN];
@@ -66,7 +69,7 @@ impl ApiKeys {
 
     /// Returns the owner of `key`. Compares the digest with all keys in constant time, so that the time reveals nothing
     /// about them.
-    pub fn principal(&self, key: &str) -> Option<Principal> {
+    pub fn principal(&self, key: &str) -> Option<Arc<Principal>> {
         let presented = digest_of(key);
         let mut found = None;
         for known in &self.0 {
@@ -74,12 +77,27 @@ impl ApiKeys {
                 found = Some(known);
             }
         }
-        found.map(|known| known.principal.clone())
+        found.map(|known| Arc::clone(&known.principal))
     }
 
     /// Returns the number of keys.
     pub(super) fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// Continues the counters of the `previous` keys, by name.
+    pub(super) fn continue_usage(&mut self, previous: &Self) {
+        for key in &mut self.0 {
+            let same = previous.0.iter().find(|known| known.principal.name == key.principal.name);
+            if let (Some(same), Some(principal)) = (same, Arc::get_mut(&mut key.principal)) {
+                principal.usage = Arc::clone(&same.principal.usage);
+            }
+        }
+    }
+
+    /// Reads the counters of all keys.
+    pub(super) fn usage(&self) -> impl Iterator<Item = KeySample> {
+        self.0.iter().map(|key| key.principal.usage.sample("api", &key.principal.name))
     }
 
     /// Returns whether a key has this name.
@@ -95,7 +113,7 @@ impl ApiKey {
         let digest = digest.ok_or_else(|| format!("{name}: sha256 must be 64 hexadecimal digits"))?;
         let scopes = scopes.iter().map(|scope| scope.parse()).collect::<Result<Vec<Scope>, _>>();
         let scopes = Scopes::from(scopes.map_err(|why| format!("{name}: {why}"))?);
-        Ok(Self { digest, principal: Principal { name, scopes, valid_until: None } })
+        Ok(Self { digest, principal: Arc::new(Principal::new(name, scopes)) })
     }
 
     fn clashes_with(&self, other: &Self) -> bool {

@@ -11,8 +11,11 @@ mod keys;
 pub mod mint;
 mod principal;
 mod scope;
+mod usage;
 
 pub use self::authenticator::{AuthConfig, Authenticator, Grant, KeyCounts, KeysError};
 pub use self::error::{AuthError, TokenError};
 pub use self::jwt::{JwtAlgorithm, JwtConfig};
+pub use self::principal::Principal;
 pub use self::scope::{Scope, Scopes};
+pub use self::usage::{KeySample, KeyUsage};

@@ -15,7 +15,7 @@ use super::lists::Rankings;
 use super::members::MemberLimits;
 use crate::domain::{SegmentName, Timestamp, UserId, Visit, Visits, Window};
 use crate::redis;
-use crate::store::diagnostics::Eviction;
+use crate::store::diagnostics::Resources;
 use crate::store::{self, Batch, Layout, Partitions, Store, WriteOutcome, shard_of};
 use crate::telemetry::{Metrics, VisitMetrics};
 
@@ -277,13 +277,13 @@ impl Estimator {
         self.store.index_size().await
     }
 
-    /// Returns the eviction policy of Redis, and how many keys it has evicted.
+    /// Returns the memory and the persistence of Redis, and what it evicts.
     ///
     /// # Errors
     ///
     /// A [`store::Error`] if Redis failed.
-    pub async fn eviction(&self) -> Result<Eviction, store::Error> {
-        self.store.eviction().await
+    pub async fn resources(&self) -> Result<Resources, store::Error> {
+        self.store.resources().await
     }
 
     /// Returns the metrics of the service.

@@ -9,6 +9,7 @@
 mod accept;
 mod api;
 mod batch_report;
+mod caller;
 mod charts;
 mod cursor;
 mod docs;

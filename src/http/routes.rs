@@ -23,7 +23,7 @@ use super::pages;
 use super::state::AppState;
 use crate::telemetry::Metrics;
 
-use RouteLimits::{Concurrency, ConcurrencyAndTime, RoundTrip, Unlimited};
+use RouteLimits::{Concurrency, ConcurrencyAndTime, RoundTrip, Time, Unlimited};
 
 /// The public API and its pages.
 pub static API: LazyLock<Vec<Route>> = LazyLock::new(|| {
@@ -33,12 +33,7 @@ pub static API: LazyLock<Vec<Route>> = LazyLock::new(|| {
         route::<segments::__path_list, _>(GET, "/segments", ConcurrencyAndTime, segments::list).compressed(),
         route::<counts::__path_counts, _>(GET, "/counts", ConcurrencyAndTime, counts::counts).compressed(),
         route::<summary::__path_summary, _>(GET, "/segments/{name}", ConcurrencyAndTime, summary::summary),
-        route::<delete_segment::__path_delete, _>(
-            DELETE,
-            "/segments/{name}",
-            ConcurrencyAndTime,
-            delete_segment::delete,
-        ),
+        route::<delete_segment::__path_delete, _>(DELETE, "/segments/{name}", Time, delete_segment::delete),
         route::<count::__path_count, _>(GET, "/segments/{name}/count", RoundTrip, count::count),
         route::<histogram::__path_histogram, _>(
             GET,
@@ -73,14 +68,9 @@ pub static API: LazyLock<Vec<Route>> = LazyLock::new(|| {
             RoundTrip,
             members::member::member,
         ),
-        route::<remove_user::__path_remove, _>(
-            DELETE,
-            "/segments/{name}/users/{user_id}",
-            ConcurrencyAndTime,
-            remove_user::remove,
-        ),
+        route::<remove_user::__path_remove, _>(DELETE, "/segments/{name}/users/{user_id}", Time, remove_user::remove),
         route::<users::__path_segments, _>(GET, "/users/{user_id}/segments", ConcurrencyAndTime, users::segments),
-        route::<users::__path_delete, _>(DELETE, "/users/{user_id}", ConcurrencyAndTime, users::delete),
+        route::<users::__path_delete, _>(DELETE, "/users/{user_id}", Time, users::delete),
         route::<docs::__path_openapi, _>(GET, "/openapi.json", ConcurrencyAndTime, openapi).compressed(),
         route::<docs::__path_page, _>(GET, "/docs", ConcurrencyAndTime, docs::page).compressed(),
         route::<docs::__path_page_with_slash, _>(GET, "/docs/", ConcurrencyAndTime, docs::page_with_slash).compressed(),
@@ -104,7 +94,8 @@ pub static ADMIN: LazyLock<Vec<Route>> = LazyLock::new(|| {
 
 fn probes(metrics: Route) -> Vec<Route> {
     vec![
-        route::<health::__path_live, _>(GET, "/healthz", Unlimited, health::live),
+        route::<health::__path_live, _>(GET, "/livez", Unlimited, health::live),
+        route::<health::__path_healthy, _>(GET, "/healthz", Unlimited, health::healthy),
         route::<health::__path_ready, _>(GET, "/readyz", Unlimited, health::ready),
         metrics,
     ]
@@ -197,6 +188,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "another method")]
     fn a_route_with_another_method_than_its_description_panics() {
-        let _ = route::<health::__path_live, _>(POST, "/healthz", Unlimited, health::live);
+        let _ = route::<health::__path_live, _>(POST, "/livez", Unlimited, health::live);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Authenticator;
@@ -14,6 +14,7 @@ use crate::estimator::clock::Clock;
 use crate::estimator::history::History;
 use crate::estimator::overlap::Overlaps;
 use crate::http::PublicUrl;
+use crate::http::problem::{Problem, ProblemKind};
 use crate::store;
 use crate::telemetry::Metrics;
 
@@ -49,6 +50,22 @@ pub struct AppState {
 }
 
 impl AppState {
+    /// Acquires a permit for a request in flight.
+    ///
+    /// # Errors
+    ///
+    /// A [`Problem`] if the maximum number of requests is in flight.
+    pub(super) fn admit(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        Arc::clone(&self.in_flight).try_acquire_owned().map_err(|_| {
+            let detail = format!(
+                "Nothing was done: the maximum number of requests in flight, {}, is reached. Repeat the request after the seconds in \
+                 Retry-After.",
+                self.limits.requests
+            );
+            Problem::new(ProblemKind::Overloaded, detail)
+        })
+    }
+
     /// Returns the current time. If the clock was never synchronized with Redis, synchronizes it first: a write with a
     /// wrong time could not be corrected later.
     ///

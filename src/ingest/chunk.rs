@@ -2,6 +2,7 @@
 
 use super::origins::Origins;
 use super::report::Report;
+use crate::auth::KeyUsage;
 use crate::domain::{Timestamp, visit_json};
 use crate::estimator::{BulkPermit, Estimator, measure_failure};
 use crate::store::{Batch, WriteOutcome};
@@ -104,7 +105,7 @@ impl Chunk {
     }
 
     /// Writes the visits, and updates the metrics.
-    pub(super) async fn write(self, permit: BulkPermit, metrics: &Metrics) -> ChunkResult {
+    pub(super) async fn write(self, permit: BulkPermit, metrics: &Metrics, usage: Option<&KeyUsage>) -> ChunkResult {
         let written = permit.write(&self.batch).await;
         let mut accepted = self.origins.len() as u64;
         for error in (0..self.origins.len()).filter_map(|index| written.result(index).err()) {
@@ -112,6 +113,9 @@ impl Chunk {
             measure_failure(&metrics.visits, error);
         }
         metrics.visits.accepted(accepted);
+        if let Some(usage) = usage {
+            usage.visits(accepted);
+        }
         ChunkResult { chunk: self, written }
     }
 }

@@ -12,6 +12,7 @@ mod rejections;
 mod report;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
@@ -23,6 +24,7 @@ use self::outcome::IngestOutcome;
 use self::pace::Pace;
 use self::rejections::Rejections;
 pub use self::report::{LineError, Report};
+use crate::auth::KeyUsage;
 use crate::domain::Timestamp;
 use crate::estimator::Estimator;
 use crate::store;
@@ -39,6 +41,8 @@ pub struct Ingest {
     in_flight: VecDeque<JoinHandle<ChunkResult>>,
     outcome: IngestOutcome,
     pace: Pace,
+    /// The counters of the caller's key.
+    usage: Option<Arc<KeyUsage>>,
 }
 
 impl Ingest {
@@ -61,6 +65,7 @@ impl Ingest {
             in_flight: VecDeque::new(),
             outcome: IngestOutcome::default(),
             pace: Pace::start(),
+            usage: None,
         }
     }
 
@@ -70,6 +75,13 @@ impl Ingest {
     pub fn with_dry_run(mut self, is_dry_run: bool) -> Self {
         self.chunk.is_dry_run = is_dry_run;
         self.outcome.report.dry_run = is_dry_run;
+        self
+    }
+
+    /// Adds the accepted visits to the counters of a key.
+    #[must_use]
+    pub fn with_usage(mut self, usage: Option<Arc<KeyUsage>>) -> Self {
+        self.usage = usage;
         self
     }
 
@@ -188,9 +200,9 @@ impl Ingest {
         let permit = self.estimator.acquire_bulk_permit().await.map_err(|error| self.outcome.fail(error))?;
         let chunk = self.chunk.take();
         let span = tracing::info_span!(target: TRACED, "write chunk", visits = chunk.origins.len());
-        let estimator = self.estimator.clone();
+        let (estimator, usage) = (self.estimator.clone(), self.usage.clone());
         // The task updates the metrics itself, since the sender may disconnect.
-        let writing = async move { chunk.write(permit, estimator.metrics()).await };
+        let writing = async move { chunk.write(permit, estimator.metrics(), usage.as_deref()).await };
         self.in_flight.push_back(tokio::spawn(writing.instrument(span)));
         Ok(())
     }
@@ -199,7 +211,6 @@ impl Ingest {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
-    use std::sync::Arc;
     use std::time::Duration;
 
     use super::chunk::LineKind;

@@ -8,7 +8,8 @@ use super::segment_meter::SegmentMeter;
 use super::segment_pattern::SegmentPattern;
 use crate::estimator::Estimator;
 use crate::estimator::clock::Clock;
-use crate::store::diagnostics::{Eviction, EvictionPolicy};
+use crate::store::diagnostics::{Eviction, EvictionPolicy, Resources};
+use crate::telemetry::{Persistence, RedisMetrics};
 
 /// Updates gauges at intervals.
 #[derive(Debug)]
@@ -42,9 +43,9 @@ impl HealthMonitor {
                 ticks.tick().await;
                 // The store logs an outage; the gauges are then NaN.
                 estimator.metrics().redis.set_segments(estimator.segment_count().await.ok());
-                let eviction = estimator.eviction().await.unwrap_or_default();
-                estimator.metrics().redis.set_evicted_keys(eviction.evicted_keys);
-                evictions.report(eviction);
+                let resources = estimator.resources().await.unwrap_or_default();
+                report_resources(&estimator.metrics().redis, &resources);
+                evictions.report(resources.eviction);
             }
         };
         // Finding the largest segments counts all of them. The report of evictions must not wait for that.
@@ -71,6 +72,20 @@ impl HealthMonitor {
             }
         };
         tokio::join!(updating, metering, syncing, upkeep);
+    }
+}
+
+/// Updates the gauges of Redis's memory and persistence.
+fn report_resources(metrics: &RedisMetrics, resources: &Resources) {
+    metrics.set_evicted_keys(resources.eviction.evicted_keys);
+    metrics.set_memory(resources.used_memory, resources.max_memory, resources.memory_ratio);
+    metrics.set_append_only_file(resources.append_only_file);
+    for (operation, is_ok) in [
+        (Persistence::Append, resources.is_append_ok),
+        (Persistence::Rewrite, resources.is_rewrite_ok),
+        (Persistence::Snapshot, resources.is_snapshot_ok),
+    ] {
+        metrics.set_persistence(operation, is_ok);
     }
 }
 

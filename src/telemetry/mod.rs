@@ -9,5 +9,8 @@ pub(crate) use self::logs::tests;
 pub use self::logs::{LogFilter, LogFormat, init};
 #[cfg(test)]
 pub use self::metrics::ERROR_KINDS;
-pub use self::metrics::{BatchMetrics, Metrics, OverlapMetrics, RouteMetrics, SegmentUsers, Traffic, VisitMetrics};
+pub use self::metrics::{
+    BatchMetrics, KeyCounters, Metrics, OverlapMetrics, Persistence, RedisMetrics, RouteMetrics, SegmentUsers, Traffic,
+    VisitMetrics, render_keys,
+};
 pub use self::traces::{OtlpEndpoint, ROOT as TRACE_ROOT, TARGET as TRACED, TraceConfig, Traces, parse_ratio};

@@ -1,6 +1,7 @@
 //! Verifies JSON Web Tokens.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jsonwebtoken::errors::ErrorKind;
@@ -12,6 +13,7 @@ use super::key_file::{self, Key};
 use crate::auth::error::TokenError;
 use crate::auth::principal::{Principal, UNNAMED, check_name};
 use crate::auth::scope::Scopes;
+use crate::auth::usage::{KeySample, KeyUsage};
 
 /// The settings for JSON Web Tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +34,8 @@ pub struct JwtConfig {
 pub struct JwtVerifier {
     validation: Validation,
     keys: Vec<Key>,
+    /// The counters of all tokens.
+    usage: Arc<KeyUsage>,
 }
 
 /// The claims that matter here. A token may have others.
@@ -89,7 +93,17 @@ impl JwtVerifier {
             validation.set_audience(&[audience]);
             validation.required_spec_claims.insert("aud".to_owned());
         }
-        Ok(Self { validation, keys: key_file::parse(config.algorithm, content)? })
+        Ok(Self { validation, keys: key_file::parse(config.algorithm, content)?, usage: Arc::default() })
+    }
+
+    /// Continues the counters of the `previous` keys.
+    pub fn continue_usage(&mut self, previous: &Self) {
+        self.usage = Arc::clone(&previous.usage);
+    }
+
+    /// Reads the counters.
+    pub fn usage(&self) -> KeySample {
+        self.usage.sample("jwt", "jwt")
     }
 
     /// Returns the number of keys.
@@ -121,7 +135,8 @@ impl JwtVerifier {
             reason = "the library has checked its range"
         )]
         let valid_until = (claims.exp.round() as u64).saturating_add(self.validation.leeway);
-        Ok(Principal { name: name.unwrap_or_else(|| UNNAMED.to_owned()), scopes, valid_until: Some(valid_until) })
+        let name = name.unwrap_or_else(|| UNNAMED.to_owned());
+        Ok(Principal { name, scopes, valid_until: Some(valid_until), usage: Arc::clone(&self.usage) })
     }
 
     /// Returns the key that a token names, or the only key if the token names none.

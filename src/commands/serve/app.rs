@@ -9,8 +9,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::listener::{BoundListener, ListenError};
-use super::reloader::Reloader;
-use crate::auth::{Authenticator, KeysError};
+use super::reloaded_files::ReloadedFiles;
+use super::reloader::{FileChecks, ReloadJob, Reloader};
+use crate::auth::KeysError;
 use crate::config::Settings;
 use crate::embedded_redis::{EmbeddedError, EmbeddedRedis};
 use crate::estimator::Estimator;
@@ -18,7 +19,7 @@ use crate::estimator::clock::Clock;
 use crate::estimator::history::History;
 use crate::estimator::overlap::Overlaps;
 use crate::http::server::Server;
-use crate::http::{AllowedHosts, AppState, Origins, ProbesListener, Routes, Tls, TlsError};
+use crate::http::{AllowedHosts, AppState, Origins, ProbesListener, Routes, TlsError};
 use crate::jobs::{HealthMonitor, HistoryRecorder, Pruner, PrunerError};
 use crate::store;
 use crate::telemetry::Metrics;
@@ -31,7 +32,11 @@ pub struct App {
     pub(super) admin: Option<(BoundListener, Routes)>,
     pub(super) health: HealthMonitor,
     pub(super) recorder: HistoryRecorder,
-    pub(super) reloader: Reloader,
+    pub(super) is_open: bool,
+    pub(super) reloads: ReloadJob,
+    pub(super) file_checks: FileChecks,
+    /// The URL of the public listener, for people.
+    pub(super) url: String,
     pub(super) server: Server,
     pub(super) shutdown_delay: Duration,
     pub(super) pruner: Pruner,
@@ -89,8 +94,10 @@ impl App {
     ///
     /// As [`Self::build`].
     pub async fn build_with_clock(settings: &Settings, clock: Clock) -> Result<Self, AppError> {
-        let authenticator = Arc::new(Authenticator::load(settings.auth())?);
-        let tls = settings.tls_files().map(Tls::load).transpose()?;
+        let metrics = Arc::<Metrics>::default();
+        let (authenticator, keys) = ReloadedFiles::keys(settings.auth(), &metrics)?;
+        let certificate = settings.tls_files().map(|files| ReloadedFiles::certificate(files, &metrics)).transpose()?;
+        let (tls, certificate) = certificate.unzip();
         // Binds before Redis starts, so that a second service on the same address ends immediately.
         let public = BoundListener::bind("listen", settings.listen).await?;
         let admin = match settings.admin_listen {
@@ -115,7 +122,6 @@ impl App {
             prune_schedule = %settings.prune_schedule,
             "using Redis"
         );
-        let metrics = Arc::<Metrics>::default();
         let store = settings.open_store(servers, Arc::clone(&metrics)).map_err(AppError::Redis)?;
         let store = store.with_partitions(settings.partitions).with_window(settings.window);
         let history = History::new(store.clone(), settings.history_interval);
@@ -163,13 +169,13 @@ impl App {
                  address: allowed_hosts is *, and neither api_keys_file nor jwt_algorithm is set; name the hosts or set one of these"
             );
         }
-        let reloader = Reloader {
-            authenticator: Arc::clone(&authenticator),
-            tls: tls.clone(),
-            secret_files: settings.secret_files(),
-            metrics: Arc::clone(&metrics),
+        let url = match &settings.public_url {
+            Some(url) => url.to_string(),
+            None => public.url(tls.is_some()),
         };
-        reloader.report(true, true);
+        let is_open = authenticator.is_open();
+        let reloaded = keys.into_iter().chain(certificate).collect();
+        let reloads = ReloadJob::new(authenticator, reloaded, settings.secret_files(), Arc::clone(&metrics));
         let routes = Routes::api(
             Arc::clone(&state),
             settings.cors_origins.as_ref(),
@@ -182,7 +188,10 @@ impl App {
             admin,
             health: HealthMonitor::new(estimator.clone(), clock.clone(), settings.metered_segments.clone()),
             recorder: HistoryRecorder::new(estimator.clone(), clock.clone(), history),
-            reloader,
+            is_open,
+            reloads,
+            file_checks: FileChecks::default(),
+            url,
             server: Server { limits: settings.connection_limits(), metrics, tls, is_stopping },
             shutdown_delay: settings.shutdown_delay,
             pruner: Pruner::new(estimator, clock, settings.prune_schedule.clone()),
@@ -207,6 +216,12 @@ impl App {
     /// Returns the handle that reloads files while the service runs.
     #[must_use]
     pub fn reloader(&self) -> Reloader {
-        self.reloader.clone()
+        self.reloads.reloader()
+    }
+
+    /// Checks the files of keys and certificates at other intervals.
+    #[must_use]
+    pub fn with_file_checks(self, file_checks: FileChecks) -> Self {
+        Self { file_checks, ..self }
     }
 }

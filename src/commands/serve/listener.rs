@@ -37,6 +37,15 @@ impl BoundListener {
         Ok(Self { listener, local_addr })
     }
 
+    /// Returns a URL that opens the service in a browser on this machine.
+    pub(super) fn url(&self, is_tls: bool) -> String {
+        let scheme = if is_tls { "https" } else { "http" };
+        if self.local_addr.ip().to_canonical().is_unspecified() {
+            return format!("{scheme}://localhost:{}/", self.local_addr.port());
+        }
+        format!("{scheme}://{}/", self.local_addr)
+    }
+
     /// Returns whether only this machine can reach the address.
     pub(super) fn is_local(&self) -> bool {
         self.local_addr.ip().to_canonical().is_loopback()
@@ -88,6 +97,16 @@ mod tests {
         let any = SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, 0, 0, 0);
         let listener = bind_or_ipv4(any, |_| Err(error)).await.unwrap();
         assert_eq!(listener.local_addr().unwrap().ip(), Ipv4Addr::UNSPECIFIED);
+    }
+
+    #[rstest]
+    #[case::loopback("127.0.0.1:0", false, "http://127.0.0.1:PORT/")]
+    #[case::any_ipv4("0.0.0.0:0", false, "http://localhost:PORT/")]
+    #[case::any_ipv6("[::]:0", true, "https://localhost:PORT/")]
+    #[tokio::test]
+    async fn url_can_be_opened_on_this_machine(#[case] address: &str, #[case] is_tls: bool, #[case] url: &str) {
+        let bound = BoundListener::bind("listen", address.parse().unwrap()).await.unwrap();
+        assert_eq!(bound.url(is_tls), url.replace("PORT", &bound.local_addr.port().to_string()));
     }
 
     #[tokio::test]

@@ -2,8 +2,10 @@
 
 mod app;
 mod listener;
+mod reloaded_files;
 mod reloader;
 mod run;
+mod watched_files;
 
 use std::io;
 
@@ -13,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::app::{App, AppError};
 pub use self::listener::ListenError;
-pub use self::reloader::Reloader;
+pub use self::reloader::{FileChecks, Reloader};
 use super::outcome::Outcome;
 use super::stop_signals::StopSignals;
 use crate::config::Settings;

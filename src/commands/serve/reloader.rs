@@ -1,55 +1,120 @@
-//! Reloading of keys and certificates.
+//! Reloading of keys and certificates, when their files change and at SIGHUP.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::sync::Notify;
+use tokio::task::spawn_blocking;
+
+use super::reloaded_files::ReloadedFiles;
+use super::watched_files::Change;
 use crate::auth::{Authenticator, KeyCounts};
 use crate::config::SecretFile;
-use crate::http::Tls;
 use crate::telemetry::Metrics;
 
-/// Reloads API keys, JWT keys and certificates.
-#[derive(Debug, Clone)]
-pub struct Reloader {
-    pub(super) authenticator: Arc<Authenticator>,
-    pub(super) tls: Option<Tls>,
-    pub(super) secret_files: Vec<SecretFile>,
-    pub(super) metrics: Arc<Metrics>,
-}
+/// Requests reloads.
+#[derive(Debug, Clone, Default)]
+pub struct Reloader(Arc<Notify>);
 
 impl Reloader {
-    /// Reloads the files. If one can't be used, logs that and keeps its previous content.
+    /// Requests a reload of all files, whether they changed or not.
     pub fn reload(&self) {
-        let keys = self.authenticator.reload();
-        match &keys {
-            Ok(()) => tracing::info!("reloaded the keys"),
-            Err(error) => tracing::error!(%error, "failed to reload the keys, keeping the previous ones"),
+        self.0.notify_one();
+    }
+}
+
+/// How often files are checked. A change takes effect after at most the sum.
+#[derive(Debug, Clone, Copy)]
+pub struct FileChecks {
+    /// The time between two checks.
+    pub interval: Duration,
+    /// The time from the check that found a change until the one that loads it.
+    pub settle: Duration,
+}
+
+impl Default for FileChecks {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(14), settle: Duration::from_secs(1) }
+    }
+}
+
+/// Reloads API keys, JWT keys and certificates.
+#[derive(Debug)]
+pub(super) struct ReloadJob {
+    requests: Reloader,
+    authenticator: Arc<Authenticator>,
+    files: Vec<ReloadedFiles>,
+    secret_files: Vec<SecretFile>,
+    metrics: Arc<Metrics>,
+}
+
+impl ReloadJob {
+    /// Creates the job for loaded `files`.
+    pub(super) fn new(
+        authenticator: Arc<Authenticator>,
+        files: Vec<ReloadedFiles>,
+        secret_files: Vec<SecretFile>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let job = Self { requests: Reloader::default(), authenticator, files, secret_files, metrics };
+        if !job.authenticator.is_open() {
+            let KeyCounts { api, jwt } = job.authenticator.key_counts();
+            tracing::info!(api_keys = api, jwt_keys = jwt, "requests need a token");
         }
-        let certificate = self.tls.as_ref().map(Tls::reload);
-        match &certificate {
-            None => {}
-            Some(Ok(())) => tracing::info!("reloaded the certificate"),
-            Some(Err(error)) => tracing::error!(%error, "failed to reload the certificate, keeping the previous one"),
-        }
-        self.report(keys.is_ok(), certificate.is_none_or(|certificate| certificate.is_ok()));
+        job.report();
+        job
     }
 
-    /// Updates the gauges of keys and reloads, and warns of exposed files.
-    pub(super) fn report(&self, are_keys_loaded: bool, is_certificate_loaded: bool) {
-        let http = &self.metrics.http;
+    /// Returns the handle that requests reloads.
+    pub(super) fn reloader(&self) -> Reloader {
+        self.requests.clone()
+    }
+
+    /// Checks the files at intervals, and reloads them at requests. Runs without end.
+    pub(super) async fn run(mut self, checks: FileChecks) {
+        let (requests, mut pause) = (self.reloader(), checks.interval);
+        loop {
+            let is_requested = tokio::select! {
+                () = tokio::time::sleep(pause) => false,
+                () = requests.0.notified() => true,
+            };
+            // A file may be on a network, and the keys of a large set take milliseconds to check.
+            let work = spawn_blocking(move || {
+                let is_unsettled = if is_requested { self.reload() } else { self.check() };
+                (self, if is_unsettled { checks.settle } else { checks.interval })
+            });
+            (self, pause) = work.await.expect("a reload doesn't panic");
+        }
+    }
+
+    /// Reloads all files. Returns that none is changing.
+    fn reload(&mut self) -> bool {
+        for files in &mut self.files {
+            files.reload();
+        }
+        self.report();
+        false
+    }
+
+    /// Reloads the files that have changed. Returns whether some may still be changing.
+    fn check(&mut self) -> bool {
+        let changes: Vec<_> = self.files.iter_mut().map(ReloadedFiles::check).collect();
+        if changes.contains(&Change::Settled) {
+            self.report();
+        }
+        changes.contains(&Change::Unsettled)
+    }
+
+    /// Updates the gauges of keys, and warns of exposed files.
+    fn report(&self) {
         let KeyCounts { api, jwt } = self.authenticator.key_counts();
         for (kind, count) in [("api", api), ("jwt", jwt)] {
             if let Some(count) = count {
-                http.set_auth_keys(kind, count);
+                self.metrics.http.set_auth_keys(kind, count);
             }
         }
-        if !self.authenticator.is_open() {
-            http.set_reload_successful("keys", are_keys_loaded);
-        }
-        if self.tls.is_some() {
-            http.set_reload_successful("certificate", is_certificate_loaded);
-        }
         if api == Some(0) {
-            tracing::warn!("api_keys_file has no key, so every API key is refused; add keys and send SIGHUP");
+            tracing::warn!("api_keys_file has no key, so every API key is refused; add keys to it");
         }
         for exposure in self.secret_files.iter().filter_map(SecretFile::exposure) {
             tracing::warn!("{exposure}");

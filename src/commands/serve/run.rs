@@ -23,12 +23,12 @@ impl App {
     ///
     /// An [`AppError`] if the service stopped for another reason than `shutdown`.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
-        let Self { public, admin, health, recorder, reloader, server, shutdown_delay, pruner, .. } = self;
-        let Self { mut redis, overlaps, end_streams, .. } = self;
+        let Self { public, admin, health, recorder, server, shutdown_delay, pruner, .. } = self;
+        let Self { is_open, reloads, file_checks, url, mut redis, overlaps, end_streams, .. } = self;
         let (stop_serving, stop_pruning) = (CancellationToken::new(), CancellationToken::new());
         let admin_addr = admin.as_ref().map(|(listener, _)| tracing::field::display(listener.local_addr));
         let (public, routes) = public;
-        if reloader.authenticator.is_open() && !public.is_local() {
+        if is_open && !public.is_local() {
             tracing::warn!(
                 address = %public.local_addr,
                 "anyone who can reach this address has full access: neither api_keys_file nor jwt_algorithm is set"
@@ -36,11 +36,12 @@ impl App {
         }
         // The build of the tests: it takes a fraction of the time to build, and several times the CPU time to run.
         let build = cfg!(debug_assertions).then_some("not optimized; for load use make run RELEASE=1");
-        tracing::info!(address = %public.local_addr, admin_address = admin_addr, build, "serving");
+        tracing::info!(url, address = %public.local_addr, admin_address = admin_addr, build, "serving");
         // Stopped before the private Redis, whose end would be an outage to them.
         let mut monitors = JoinSet::new();
         monitors.spawn(health.run());
         monitors.spawn(recorder.run());
+        monitors.spawn(reloads.run(file_checks));
         // Serves probes until the end of the shutdown. Dropping it ends it.
         let mut admin_server = JoinSet::new();
         if let Some((BoundListener { listener, .. }, routes)) = admin {

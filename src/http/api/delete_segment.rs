@@ -86,6 +86,7 @@ pub async fn delete(
     let name = segment.as_ref().ok().map(|SegmentPath(segment)| segment.clone());
     let deletion = async {
         caller.authorized?;
+        let _admitted = state.admit()?;
         let SegmentPath(segment) = segment?;
         let StrictQuery(DeletionQuery { keep_history }) = query?;
         let now = state.synced_now().await?;

@@ -1,4 +1,4 @@
-//! `GET /healthz` and `GET /readyz`: liveness and readiness probes.
+//! `GET /livez`, `GET /healthz` and `GET /readyz`: liveness and readiness probes.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,11 +22,12 @@ struct Health {
 
 /// Check whether the process responds.
 ///
-/// It does not query Redis: a restart of the service would not repair Redis.
+/// For a liveness probe: an orchestrator restarts the service if it does not respond. It does not query Redis: a restart
+/// of the service would not repair Redis.
 #[utoipa::path(
     get,
-    path = "/healthz",
-    operation_id = "is_alive",
+    path = "/livez",
+    operation_id = "is_live",
     tag = "operation",
     responses(
         (status = 200, description = "The process responds.", body = Health, example = json!({ "status": "ok" })),
@@ -37,9 +38,26 @@ pub async fn live() -> Response {
     json(&Health { status: "ok" })
 }
 
+/// Check whether the process responds, by another name.
+///
+/// It answers as `/livez` does.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    operation_id = "is_alive",
+    tag = "operation",
+    responses(
+        (status = 200, description = "The process responds.", body = Health, example = json!({ "status": "ok" })),
+        responses::InternalProblem,
+    )
+)]
+pub async fn healthy() -> Response {
+    live().await
+}
+
 /// Check whether the service accepts requests.
 ///
-/// It does while Redis answers and the service is not stopping.
+/// For a readiness probe or a load balancer: it does while Redis answers and the service is not stopping.
 #[utoipa::path(
     get,
     path = "/readyz",

@@ -6,9 +6,11 @@ use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse as _, Response};
 
+use crate::auth::KeySample;
 use crate::http::docs::openapi::responses;
 use crate::http::extract::auth::{Authorized, Read};
 use crate::http::state::AppState;
+use crate::telemetry::{KeyCounters, render_keys};
 
 /// Get the metrics of the service.
 ///
@@ -32,6 +34,14 @@ pub async fn metrics(_: Authorized<Read>, state: State<Arc<AppState>>) -> Respon
 pub async fn metrics_without_token(State(state): State<Arc<AppState>>) -> Response {
     state.estimator.measure_pending();
     state.metrics.http.set_in_flight(state.limits.requests - state.in_flight.available_permits());
-    let text = state.metrics.render();
+    let keys = state.authenticator.usage();
+    let keys = keys.iter().map(|KeySample { kind, name, requests, visits, problems }| KeyCounters {
+        kind,
+        key: name,
+        requests: *requests,
+        visits: *visits,
+        problems,
+    });
+    let text = state.metrics.render() + &render_keys(keys);
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"), (CACHE_CONTROL, "no-store")], text).into_response()
 }

@@ -66,6 +66,7 @@ pub async fn remove(
     let segment = member.as_ref().ok().map(|MemberPath(segment, _)| segment.clone());
     let removal = async {
         caller.authorized?;
+        let _admitted = state.admit()?;
         let MemberPath(segment, user) = member?;
         let StrictQuery(RemovalQuery { removed_at }) = query?;
         let now = state.synced_now().await?;

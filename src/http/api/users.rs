@@ -132,6 +132,7 @@ pub async fn delete(
 ) -> Result<Response> {
     let deletion = async {
         caller.authorized?;
+        let _admitted = state.admit()?;
         let UserPath(user) = user?;
         query?;
         let _permit = state.estimator.acquire_list_permit()?;

@@ -9,6 +9,7 @@ use serde::Serialize;
 use utoipa::openapi::Object;
 use utoipa::{IntoParams, ToSchema};
 
+use crate::auth::KeyUsage;
 use crate::domain::{Segments, Timestamp, Visit, Visits, visit_json};
 use crate::estimator::{Estimator, Recorded};
 use crate::http::docs::openapi::{responses, schemas};
@@ -132,7 +133,7 @@ impl RecordedVisit {
     )
 )]
 pub async fn record(
-    _: Authorized<Write>,
+    caller: Authorized<Write>,
     State(state): State<Arc<AppState>>,
     StrictQuery(VisitQuery { dry_run }): StrictQuery<VisitQuery>,
     WantsRepresentation(wants_representation): WantsRepresentation,
@@ -152,15 +153,24 @@ pub async fn record(
     let recorded = match visits {
         visits if dry_run => validated(&state.estimator, &visits, now),
         Visits { user_id, segments: Segments::One(segment), seen_at } => {
-            state.estimator.record(Visit { user_id, segment, seen_at }, now).await?
+            let recorded = state.estimator.record(Visit { user_id, segment, seen_at }, now).await?;
+            count(caller.usage(), recorded);
+            recorded
         }
-        visits => Box::pin(record_all(&state.estimator, visits, now)).await?,
+        visits => Box::pin(record_all(&state.estimator, visits, now, caller.usage())).await?,
     };
     let Some(mut shown) = shown else { return Ok(StatusCode::NO_CONTENT.into_response()) };
     if recorded == Recorded::Expired {
         shown.result = "expired";
     }
     Ok(([(PREFERENCE_APPLIED, RETURN_REPRESENTATION)], json(&*shown)).into_response())
+}
+
+/// Counts an accepted visit for the caller's key.
+fn count(usage: Option<&Arc<KeyUsage>>, recorded: Recorded) {
+    if let (Some(usage), Recorded::Accepted) = (usage, recorded) {
+        usage.visits(1);
+    }
 }
 
 /// Returns the outcome that `visits` would have.
@@ -174,12 +184,20 @@ fn validated(estimator: &Estimator, visits: &Visits<'_>, now: Timestamp) -> Reco
 ///
 /// The problem of the visit with the most severe failure. An outage is more severe than the failure of a key, which is more
 /// severe than the limit on segments.
-async fn record_all(estimator: &Estimator, visits: Visits<'static>, now: Timestamp) -> Result<Recorded> {
+async fn record_all(
+    estimator: &Estimator,
+    visits: Visits<'static>,
+    now: Timestamp,
+    usage: Option<&Arc<KeyUsage>>,
+) -> Result<Recorded> {
     let mut recorded = Recorded::Accepted;
     let (mut failure, mut over_limit) = (None::<store::Error>, Vec::new());
     for (index, result) in estimator.record_all(&visits, now).await.into_iter().enumerate() {
         match result {
-            Ok(outcome) => recorded = outcome,
+            Ok(outcome) => {
+                count(usage, outcome);
+                recorded = outcome;
+            }
             Err(store::Error::TooManySegments(max)) => over_limit.push((index, max)),
             Err(error) if failure.as_ref().is_none_or(|worst| !worst.is_outage()) => failure = Some(error),
             Err(_) => {}

@@ -14,8 +14,9 @@ use axum::http::{HeaderMap, HeaderValue};
 
 use super::password::{ask_for_password, is_password, to_bearer};
 use super::table::wants_csv;
-use crate::auth::{AuthError, Grant, Scope};
+use crate::auth::{AuthError, Grant, KeyUsage, Scope};
 use crate::http::accept::is_navigation;
+use crate::http::caller;
 use crate::http::problem::Problem;
 use crate::http::state::AppState;
 
@@ -74,7 +75,7 @@ impl<S: RequiredScope> FromRequestParts<Arc<AppState>> for Authorized<S> {
         let headers = authorization(&parts.headers);
         let tokens = headers.map(|header| if accepts_password { to_bearer(header) } else { header.into() });
         match state.authenticator.authorize(tokens, S::SCOPE) {
-            Ok(grant) => Ok(Self { grant, scope: PhantomData }),
+            Ok(grant) => Ok(Self::count(grant)),
             // A link of a page leads here, and the browser sends the password of the pages to the pages alone. Many
             // programs that load tables send a password only after a challenge.
             Err(error) if accepts_password && (is_navigation(&parts.headers) || wants_csv(parts)) => {
@@ -86,6 +87,21 @@ impl<S: RequiredScope> FromRequestParts<Arc<AppState>> for Authorized<S> {
     }
 }
 
+impl<S> Authorized<S> {
+    /// Counts the request.
+    fn count(grant: Grant) -> Self {
+        if let Some(principal) = &grant.principal {
+            count_request(&principal.usage);
+        }
+        Self { grant, scope: PhantomData }
+    }
+
+    /// Returns the counters of the caller's key. `None` without access control.
+    pub fn usage(&self) -> Option<&Arc<KeyUsage>> {
+        self.grant.principal.as_ref().map(|principal| &principal.usage)
+    }
+}
+
 impl<S: RequiredScope> Authorized<S> {
     /// Authorizes the token in `headers` again, for a request that outlives its first authorization.
     ///
@@ -94,7 +110,10 @@ impl<S: RequiredScope> Authorized<S> {
     /// A [`Problem`] if the token has expired or was revoked.
     pub fn renew(&mut self, state: &AppState, headers: &HeaderMap) -> Result<(), Problem> {
         let renewed = state.authenticator.renew(&mut self.grant, authorization(headers), S::SCOPE);
-        renewed.map_err(|error| refuse(state, error))
+        renewed.map_err(|error| {
+            state.metrics.http.denied(error.kind());
+            error.into()
+        })
     }
 }
 
@@ -111,9 +130,12 @@ impl<S: RequiredScope> FromRequestParts<Arc<AppState>> for Caller<S> {
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self, Infallible> {
         Ok(match state.authenticator.authorize(authorization(&parts.headers), S::SCOPE) {
-            Ok(grant) => Self { name: grant.name.clone(), authorized: Ok(Authorized { grant, scope: PhantomData }) },
+            Ok(grant) => {
+                let name = grant.principal.as_ref().map(|principal| principal.name.clone());
+                Self { name, authorized: Ok(Authorized::count(grant)) }
+            }
             Err(error) => Self {
-                name: error.name().map(str::to_owned),
+                name: error.principal().map(|principal| principal.name.clone()),
                 authorized: Err(refuse(state, explain(error, &parts.headers))),
             },
         })
@@ -127,7 +149,7 @@ pub fn authorization(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
 
 /// Refuses the caller and makes it ask for a password.
 pub fn refuse_asking(state: &AppState, error: AuthError) -> Problem {
-    state.metrics.http.denied(error.kind());
+    count_refusal(state, &error);
     ask_for_password(error)
 }
 
@@ -138,6 +160,19 @@ fn explain(error: AuthError, headers: &HeaderMap) -> AuthError {
 }
 
 fn refuse(state: &AppState, error: AuthError) -> Problem {
-    state.metrics.http.denied(error.kind());
+    count_refusal(state, &error);
     error.into()
+}
+
+fn count_refusal(state: &AppState, error: &AuthError) {
+    state.metrics.http.denied(error.kind());
+    if let Some(principal) = error.principal() {
+        count_request(&principal.usage);
+    }
+}
+
+/// Counts a request with a valid token.
+pub fn count_request(usage: &Arc<KeyUsage>) {
+    usage.request();
+    caller::set(Arc::clone(usage));
 }

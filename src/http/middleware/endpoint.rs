@@ -18,6 +18,8 @@ use tokio::time::Timeout;
 use tracing::Span;
 
 use super::trace;
+use crate::auth::KeyUsage;
+use crate::http::caller;
 use crate::http::problem::{Problem, ProblemKind, Result};
 use crate::http::state::AppState;
 use crate::telemetry::{Metrics, RouteMetrics};
@@ -31,6 +33,8 @@ const DISCONNECTED: u16 = 499;
 pub enum RouteLimits {
     /// No limits: probes must succeed under overload, and fallbacks only refuse.
     Unlimited,
+    /// A limit on the time of a request. For deletions, which acquire a permit within their entry of the log.
+    Time,
     /// A limit on requests in flight. For streams, and for handlers that limit their own time.
     Concurrency,
     /// A limit on requests in flight, and one on the time of a request.
@@ -42,23 +46,16 @@ pub enum RouteLimits {
 impl RouteLimits {
     /// Acquires a permit for a request in flight, if the route needs one.
     fn admit(self, state: &AppState) -> Result<Option<OwnedSemaphorePermit>> {
-        if self == Self::Unlimited {
-            return Ok(None);
+        match self {
+            Self::Unlimited | Self::Time => Ok(None),
+            Self::Concurrency | Self::ConcurrencyAndTime | Self::RoundTrip => state.admit().map(Some),
         }
-        Arc::clone(&state.in_flight).try_acquire_owned().map(Some).map_err(|_| {
-            let detail = format!(
-                "Nothing was done: the maximum number of requests in flight, {}, is reached. Repeat the request after the seconds in \
-                 Retry-After.",
-                state.limits.requests
-            );
-            Problem::new(ProblemKind::Overloaded, detail)
-        })
     }
 
     fn timeout(self, state: &AppState) -> Option<Duration> {
         match self {
             Self::Unlimited | Self::Concurrency => None,
-            Self::ConcurrencyAndTime => Some(state.limits.request),
+            Self::Time | Self::ConcurrencyAndTime => Some(state.limits.request),
             Self::RoundTrip => state.limits.round_trip,
         }
     }
@@ -93,7 +90,7 @@ where
             Ok(permit) => (Call::new(handler.call(request, Arc::clone(&state)), limits.timeout(&state)), permit),
             Err(problem) => (Call::Refused(problem), None),
         };
-        ResponseFuture { call, permit, span, started, route, state }
+        ResponseFuture { call, permit, span, started, route, state, caller: None }
     }
 }
 
@@ -108,6 +105,8 @@ pub struct ResponseFuture<F> {
     started: Instant,
     route: Arc<MeasuredRoute>,
     state: Arc<AppState>,
+    /// The counters of the caller's key, once the handler has authorized it.
+    caller: Option<Arc<KeyUsage>>,
 }
 
 /// The call of a handler.
@@ -144,8 +143,11 @@ impl<F: Future<Output = Response> + Unpin> Future for ResponseFuture<F> {
     type Output = Response;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Response> {
-        let Self { call, permit, span, started, route, state } = self.get_mut();
+        let Self { call, permit, span, started, route, state, caller } = self.get_mut();
         let polled = span.in_scope(|| catch_unwind(AssertUnwindSafe(|| call.poll(context))));
+        if let Some(usage) = caller::take() {
+            *caller = Some(usage);
+        }
         let response = match polled {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(Ok(response))) => response,
@@ -153,7 +155,7 @@ impl<F: Future<Output = Response> + Unpin> Future for ResponseFuture<F> {
             Err(panic) => Problem::of_panic(&*panic).into_response(),
         };
         (*call, *permit) = (Call::Ended, None);
-        Poll::Ready(route.finish(response, span, *started, state))
+        Poll::Ready(route.finish(response, span, *started, state, caller.as_deref()))
     }
 }
 
@@ -187,15 +189,22 @@ impl MeasuredRoute {
     pub fn refuse(&self, problem: Problem, headers: &HeaderMap, state: &AppState) -> Response {
         let started = Instant::now();
         let span = self.span(headers, state);
-        self.finish(problem.into_response(), &span, started, state)
+        self.finish(problem.into_response(), &span, started, state, None)
     }
 
     fn span(&self, headers: &HeaderMap, state: &AppState) -> Span {
         trace::span(state.trace_ratio, self.method, self.path, headers)
     }
 
-    /// Records `response` in metrics and the trace.
-    fn finish(&self, mut response: Response, span: &Span, started: Instant, state: &AppState) -> Response {
+    /// Records `response` in metrics and the trace. `caller` has the counters of the caller's key.
+    fn finish(
+        &self,
+        mut response: Response,
+        span: &Span,
+        started: Instant,
+        state: &AppState,
+        caller: Option<&KeyUsage>,
+    ) -> Response {
         let status = response.status().as_u16();
         let problem = response.extensions_mut().get_mut::<Problem>().map(|problem| {
             problem.set_route(self.path);
@@ -203,6 +212,9 @@ impl MeasuredRoute {
         });
         if let Some(problem) = problem {
             state.metrics.http.problem(problem);
+            if let Some(caller) = caller {
+                caller.problem(problem);
+            }
         }
         trace::finish(span, status, problem, response.headers_mut());
         self.metrics.answered(status, started.elapsed());

@@ -9,7 +9,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
 use crate::auth::Scope;
-use crate::http::extract::auth::{authorization, refuse_asking};
+use crate::http::extract::auth::{authorization, count_request, refuse_asking};
 use crate::http::extract::password::to_bearer;
 use crate::http::extract::scope::ArgumentScope;
 use crate::http::problem::Problem;
@@ -28,6 +28,10 @@ impl FromRequestParts<Arc<AppState>> for PageAuth {
     async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self, Problem> {
         let tokens = authorization(&parts.headers).map(to_bearer);
         let authorized = state.authenticator.authorize(tokens, Scope::ReadSegments);
-        authorized.map(|_| Self).map_err(|error| refuse_asking(state, error))
+        let grant = authorized.map_err(|error| refuse_asking(state, error))?;
+        if let Some(principal) = &grant.principal {
+            count_request(&principal.usage);
+        }
+        Ok(Self)
     }
 }

@@ -59,7 +59,7 @@ pub struct Eviction {
 
 impl Eviction {
     /// Reads the answers of all primaries to `INFO`.
-    fn from_infos(infos: &[String]) -> Self {
+    pub(super) fn from_infos(infos: &[String]) -> Self {
         let policies: Vec<_> = infos.iter().filter_map(|info| EvictionPolicy::from_info(info)).collect();
         let evicting = policies.iter().find(|policy| policy.evicts());
         let evicted = |info: &String| info_field(info, "evicted_keys")?.parse::<u64>().ok();
@@ -74,14 +74,21 @@ impl Store {
     ///
     /// An [`Error`] if a primary didn't answer. A command that an ACL forbids is not an error.
     pub async fn eviction(&self) -> Result<Eviction, Error> {
+        Ok(Eviction::from_infos(&self.infos(&["memory", "stats"]).await?))
+    }
+
+    /// Fetches these sections of `INFO` from each primary. The text of a primary is empty if an ACL forbids them.
+    pub(super) async fn infos(&self, sections: &[&str]) -> Result<Vec<String>, Error> {
         let mut infos = Vec::new();
         for (slot, _) in self.client.primaries().await? {
             let mut pipeline = pipe();
-            pipeline.cmd("INFO").arg("memory").cmd("INFO").arg("stats");
+            for section in sections {
+                pipeline.cmd("INFO").arg(*section);
+            }
             let answers = self.client.send(Request::new(slot, pipeline).probe()).await?.each::<String>();
             infos.push(answers.flatten().collect());
         }
-        Ok(Eviction::from_infos(&infos))
+        Ok(infos)
     }
 }
 

@@ -2,10 +2,12 @@
 
 mod eviction;
 mod permissions;
+mod resources;
 mod server;
 mod survey;
 
 pub use self::eviction::{Eviction, EvictionPolicy};
 pub use self::permissions::Permissions;
+pub use self::resources::Resources;
 pub use self::server::Server;
 pub use self::survey::{Survey, list_first};

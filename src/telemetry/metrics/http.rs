@@ -6,6 +6,7 @@ use std::time::Duration;
 use ::metrics::{Counter, Gauge, Histogram, counter, gauge, histogram, with_local_recorder};
 use metrics_exporter_prometheus::PrometheusRecorder;
 
+use super::Family;
 use super::value::gauge_value;
 
 /// Requests and connections.
@@ -13,6 +14,7 @@ pub struct HttpMetrics {
     recorder: Arc<PrometheusRecorder>,
     in_flight: Gauge,
     connections: Gauge,
+    member_lists_aborted: Family,
 }
 
 impl HttpMetrics {
@@ -21,6 +23,11 @@ impl HttpMetrics {
             recorder: Arc::clone(recorder),
             in_flight: gauge!("estimator_http_requests_in_flight"),
             connections: gauge!("estimator_http_connections"),
+            member_lists_aborted: Family::new(
+                "estimator_member_lists_aborted_total",
+                "reason",
+                &["client", "redis", "slow-client", "stopping", "token"],
+            ),
         }
     }
 
@@ -46,8 +53,7 @@ impl HttpMetrics {
 
     /// Counts a list of users that broke off, by reason.
     pub fn member_list_aborted(&self, reason: &'static str) {
-        let name = "estimator_member_lists_aborted_total";
-        with_local_recorder(&*self.recorder, || counter!(name, "reason" => reason).increment(1));
+        self.member_lists_aborted.add(reason, 1);
     }
 
     /// Counts a request that was refused, by the [kind](crate::auth::AuthError::kind) of the reason.

@@ -1,6 +1,6 @@
-//! Metrics of visits, batches, Redis and jobs.
+//! Metrics of visits, batches and jobs.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ::metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
@@ -130,104 +130,6 @@ impl BatchMetrics {
     /// Sets the number of pending requests.
     pub fn set_pending(&self, requests: usize) {
         self.pending.set(gauge_value(Some(requests as u64)));
-    }
-}
-
-/// The purpose of a connection to Redis.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Traffic {
-    /// Single visits.
-    Visits,
-    /// Batches of visits.
-    Batches,
-    /// Counts, probes and pruning.
-    Other,
-}
-
-/// Redis, as this service sees it.
-pub struct RedisMetrics {
-    visits: Histogram,
-    batches: Histogram,
-    other: Histogram,
-    errors: Family,
-    connects: Family,
-    up: Gauge,
-    segments: Gauge,
-    clock_skew: Gauge,
-    evicted_keys: Gauge,
-    window: Gauge,
-    data_window: Gauge,
-}
-
-impl RedisMetrics {
-    pub(super) fn new() -> Self {
-        let [up, segments, clock_skew, evicted_keys, window, data_window] = [
-            gauge!("estimator_redis_up"),
-            gauge!("estimator_segments"),
-            gauge!("estimator_clock_skew_seconds"),
-            gauge!("estimator_redis_evicted_keys"),
-            gauge!("estimator_window_seconds"),
-            gauge!("estimator_data_window_seconds"),
-        ];
-        for gauge in [&up, &segments, &clock_skew, &evicted_keys, &window, &data_window] {
-            gauge.set(f64::NAN);
-        }
-        let duration = |connection| histogram!("estimator_redis_duration_seconds", "connection" => connection);
-        Self {
-            visits: duration("visits"),
-            batches: duration("batches"),
-            other: duration("other"),
-            errors: Family::new("estimator_redis_errors_total", "kind", &ERROR_KINDS),
-            connects: Family::new("estimator_redis_connects_total", "outcome", &["done", "failed"]),
-            up,
-            segments,
-            clock_skew,
-            evicted_keys,
-            window,
-            data_window,
-        }
-    }
-
-    /// Records the time since a request was sent on the connection for `traffic`, whether Redis answered or failed.
-    pub fn observe_exchange(&self, traffic: Traffic, since: Instant) {
-        let histogram = match traffic {
-            Traffic::Visits => &self.visits,
-            Traffic::Batches => &self.batches,
-            Traffic::Other => &self.other,
-        };
-        histogram.record(since.elapsed());
-    }
-
-    /// Counts an error of this [kind](crate::redis::Error::kind).
-    pub fn failed(&self, kind: &'static str) {
-        self.errors.add(kind, 1);
-    }
-
-    /// Counts an attempt to connect.
-    pub fn connected(&self, is_done: bool) {
-        self.connects.add(if is_done { "done" } else { "failed" }, 1);
-    }
-
-    /// Sets the number of segments in the index; `None` if Redis didn't answer.
-    pub fn set_segments(&self, segments: Option<u64>) {
-        self.up.set(if segments.is_some() { 1 } else { 0 });
-        self.segments.set(gauge_value(segments));
-    }
-
-    /// Sets the number of keys that Redis has evicted since its start; `None` if unknown.
-    pub fn set_evicted_keys(&self, keys: Option<u64>) {
-        self.evicted_keys.set(gauge_value(keys));
-    }
-
-    /// Sets the windows of this instance and of the data set, in seconds.
-    pub fn set_windows(&self, own: u64, data: u64) {
-        self.window.set(gauge_value(Some(own)));
-        self.data_window.set(gauge_value(Some(data)));
-    }
-
-    /// Sets how far this machine's clock is ahead of Redis's; `None` if unknown.
-    pub fn set_clock_skew(&self, seconds: Option<f64>) {
-        self.clock_skew.set(seconds.unwrap_or(f64::NAN));
     }
 }
 

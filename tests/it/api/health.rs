@@ -1,4 +1,4 @@
-//! `GET /healthz`, `GET /readyz` and the command `healthcheck`.
+//! `GET /livez`, `GET /healthz`, `GET /readyz` and the command `healthcheck`.
 
 use std::net::SocketAddr;
 
@@ -8,10 +8,10 @@ use socket2::{Domain, Type};
 use crate::helpers::{Client, Redis, Service, TestApp, binary, eventually, in_time, kill, problem, run, settings};
 
 #[tokio::test]
-async fn healthz_and_readyz_are_200_with_redis() {
+async fn livez_healthz_and_readyz_are_200_with_redis() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
-    for (path, status) in [("/healthz", "ok"), ("/readyz", "ready")] {
+    for (path, status) in [("/livez", "ok"), ("/healthz", "ok"), ("/readyz", "ready")] {
         let response = app.get(path).await;
         assert_eq!(response.status(), 200);
         assert_eq!(response.json::<Value>().await.unwrap(), json!({ "status": status }));
@@ -19,18 +19,20 @@ async fn healthz_and_readyz_are_200_with_redis() {
 }
 
 #[tokio::test]
-async fn healthz_does_not_wait_for_redis() {
+async fn livez_and_healthz_do_not_wait_for_redis() {
     let mut redis = Redis::start();
     let settings = settings([("redis_timeout", "1h")]);
     let app = TestApp::spawn_with(&redis, settings).await;
     // A request to Redis would wait now.
     kill("-STOP", redis.pid());
     for _ in 0..5 {
+        assert_eq!(in_time("livez answers", app.status_of("/livez")).await, 200);
         assert_eq!(in_time("healthz answers", app.status_of("/healthz")).await, 200);
     }
     kill("-CONT", redis.pid());
 
     redis.stop();
+    assert_eq!(app.status_of("/livez").await, 200);
     assert_eq!(app.status_of("/healthz").await, 200);
     eventually("readyz is 503", async || app.status_of("/readyz").await == 503).await;
     problem(app.get("/readyz").await, 503, "store-unavailable").await;

@@ -125,7 +125,7 @@ async fn host_must_be_local_on_loopback_without_keys() {
     assert!(page.starts_with("HTTP/1.1 421 ") && page.contains("<html") && !page.contains("sports"), "{page}");
     assert_eq!(app.count("sports").await, 1);
     // Orchestrators may use any name for probes.
-    for path in ["/healthz", "/readyz", "/metrics"] {
+    for path in ["/livez", "/healthz", "/readyz", "/metrics"] {
         let answer = exchange(app.admin_address.unwrap(), &rebound("GET", path, "")).await;
         assert!(answer.starts_with("HTTP/1.1 200 "), "{path}: {answer}");
     }

@@ -1,7 +1,7 @@
 //! The HTTP API and the pages: a file per route (`count` is `GET /segments/{name}/count`, `visits` is `POST
 //! /segments`), and a file per rule that holds for several routes.
 
-mod api_keys;
+pub mod api_keys;
 mod audience;
 mod audit_log;
 mod backfill;

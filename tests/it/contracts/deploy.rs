@@ -11,6 +11,7 @@ use segment_estimator::domain::Timestamp;
 use segment_estimator::estimator::history::Interval;
 use segment_estimator::store::{NamedSample, Sample};
 
+use crate::api::api_keys::make_key;
 use crate::helpers::{Client, Redis, TestApp, eventually, problem, segment, settings};
 
 const DASHBOARD: &str = "deploy/grafana/segment-estimator.json";
@@ -19,6 +20,7 @@ const ALERTS: &str = "deploy/prometheus/alerts.yml";
 const ALERTS_TEST: &str = "deploy/prometheus/alerts_test.yml";
 const SEGMENT_ALERTS: &str = "deploy/prometheus/segment_alerts.yml";
 const SEGMENT_ALERTS_TEST: &str = "deploy/prometheus/segment_alerts_test.yml";
+const METRICS: &str = "docs/metrics.md";
 const PAGE: &str = "docs/alerts.md";
 const OPERATING: &str = "docs/operating.md";
 
@@ -27,11 +29,11 @@ fn read(file: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Returns the names of all metrics of `/metrics`. The name of a histogram is the prefix of its series.
-async fn metrics() -> BTreeSet<String> {
+/// Returns `/metrics` of a service that has all metrics.
+async fn scrape() -> String {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     let keys = folder.path().join("keys.toml");
-    std::fs::write(&keys, "").unwrap();
+    let key = make_key(&keys, "uss", "segments:write");
     let settings = settings([
         ("admin_listen", "127.0.0.1:0"),
         ("api_keys_file", &keys.display().to_string()),
@@ -39,11 +41,51 @@ async fn metrics() -> BTreeSet<String> {
     ]);
     let app = TestApp::spawn_with(&redis, settings).await;
     problem(app.get("/segments/sports/count").await, 401, "unauthorized").await;
+    let refused = app.request("GET", "/segments/sports/count").bearer_auth(key).send().await.unwrap();
+    problem(refused, 403, "insufficient-scope").await;
     let operator = Client::new(app.admin_address.unwrap());
     let scrape = async || operator.get("/metrics").await.text().await.unwrap();
     eventually("a segment is sampled", async || scrape().await.contains("\nestimator_segment_users{")).await;
+    scrape().await
+}
+
+/// Returns the names of all metrics. The name of a histogram is the prefix of its series.
+async fn metrics() -> BTreeSet<String> {
     let text = scrape().await;
     text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).map(str::to_owned).collect()
+}
+
+/// Returns the names of the labels of a metric's series, as the page lists them.
+fn labels_in(scrape: &str, name: &str) -> String {
+    let series = scrape.lines().filter_map(|line| line.strip_prefix(name)?.split_once('{'));
+    let series = series.filter(|(suffix, _)| ["", "_bucket", "_sum", "_count"].contains(suffix));
+    let names = series.flat_map(|(_, labels)| labels.split("\",").filter_map(|label| label.split_once("=\"")));
+    let mut found = Vec::new();
+    for (name, _) in names {
+        if name != "le" && !found.contains(&name) {
+            found.push(name);
+        }
+    }
+    found.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+#[tokio::test]
+async fn metrics_page_has_every_metric_with_its_type_labels_and_help() {
+    let (text, page) = (scrape().await, read(METRICS));
+    let mut expected: Vec<_> = text
+        .lines()
+        .filter_map(|line| {
+            let (name, kind) = line.strip_prefix("# TYPE ")?.split_once(' ')?;
+            let help =
+                text.lines().find_map(|line| line.strip_prefix("# HELP ")?.strip_prefix(name)?.strip_prefix(' '));
+            let help = help.unwrap_or_else(|| panic!("{name} has no help"));
+            Some(format!("| `{name}` | {kind} | {} | {help} |", labels_in(&text, name)))
+        })
+        .collect();
+    let mut rows: Vec<_> = page.lines().filter(|line| line.starts_with("| `")).map(str::to_owned).collect();
+    expected.sort();
+    rows.sort();
+    assert_eq!(rows, expected, "\n{}", expected.join("\n"));
 }
 
 /// Returns the metrics that `text` names. The series of a histogram count as the histogram.
@@ -145,7 +187,7 @@ fn dashboard_panels_have_distinct_ids_and_places(#[case] file: &str) {
 }
 
 #[rstest]
-#[case::of_operators(ALERTS, ALERTS_TEST, "SegmentEstimator", 23)]
+#[case::of_operators(ALERTS, ALERTS_TEST, "SegmentEstimator", 26)]
 #[case::of_analysts(SEGMENT_ALERTS, SEGMENT_ALERTS_TEST, "Segment", 2)]
 fn alerts_are_all_tested_and_explained(
     #[case] alerts: &str,

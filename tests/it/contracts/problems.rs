@@ -145,6 +145,7 @@ async fn other_method_is_405_with_the_allowed_ones() {
     for (method, path, allow) in [
         ("PUT", "/segments", "POST,GET,HEAD"),
         ("DELETE", "/segments/sports/count", "GET,HEAD"),
+        ("POST", "/livez", "GET,HEAD"),
         ("POST", "/healthz", "GET,HEAD"),
         ("POST", "/readyz", "GET,HEAD"),
     ] {
@@ -234,6 +235,7 @@ async fn response_headers_forbid_sniffing_and_the_caching_of_problems() {
         ("GET", "/segments", 200),
         ("GET", "/users/u1/segments", 200),
         ("DELETE", "/users/u1", 200),
+        ("GET", "/livez", 200),
         ("GET", "/healthz", 200),
         ("GET", "/metrics", 200),
         ("GET", "/openapi.json", 200),

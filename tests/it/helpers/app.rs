@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 use std::ops::Deref;
+use std::time::Duration;
 
-use segment_estimator::commands::serve::{App, AppError};
+use segment_estimator::commands::serve::{App, AppError, FileChecks};
 use segment_estimator::config::{RawSettings, Settings, Source};
 use segment_estimator::estimator::clock::Clock;
 use tokio::task::JoinHandle;
@@ -54,11 +55,25 @@ impl TestApp {
         Self::spawn_with_clock(Clock::system(), url, changes).await
     }
 
+    /// Starts the service as [`Self::spawn_with`] does. It checks its files of keys and certificates all the time.
+    pub async fn spawn_with_file_checks(redis: &Redis, changes: RawSettings) -> Self {
+        let app = Self::build(Clock::system(), redis.url(), changes).await;
+        let pause = Duration::from_millis(10);
+        Self::run(app.with_file_checks(FileChecks { interval: pause, settle: pause }))
+    }
+
     async fn spawn_with_clock(clock: Clock, url: String, changes: RawSettings) -> Self {
+        Self::run(Self::build(clock, url, changes).await)
+    }
+
+    async fn build(clock: Clock, url: String, changes: RawSettings) -> App {
         // A tick of the history recorder would change what Redis has at an arbitrary time.
         let test = settings([("listen", "127.0.0.1:0"), ("redis_url", &url), ("history_interval", "off")]);
         let layers = [(Source::Environment, test), (Source::Flags, changes)];
-        let app = App::build_with_clock(&Settings::from_layers(&layers).unwrap(), clock).await.unwrap();
+        App::build_with_clock(&Settings::from_layers(&layers).unwrap(), clock).await.unwrap()
+    }
+
+    fn run(app: App) -> Self {
         let stop = CancellationToken::new();
         Self {
             client: Client::new(app.local_addr()),

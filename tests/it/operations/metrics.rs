@@ -295,13 +295,55 @@ async fn metrics_and_log_count_members_that_a_failed_prune_run_removed() {
 }
 
 #[tokio::test]
+async fn metrics_show_the_memory_and_the_disk_of_redis() {
+    let redis = Redis::start_with(&["--maxmemory", "100mb", "--appendonly", "yes", "--dbfilename", "blocked"]);
+    // A snapshot can't replace a folder.
+    let folder: (String, String) = redis.call(&["CONFIG", "GET", "dir"]);
+    std::fs::create_dir(std::path::Path::new(&folder.1).join("blocked")).unwrap();
+    redis.call::<()>(&["BGSAVE"]);
+    eventually("the snapshot failed", async || {
+        redis.call::<String>(&["INFO", "persistence"]).contains("rdb_last_bgsave_status:err")
+    })
+    .await;
+    let app = TestApp::spawn(&redis).await;
+    eventually("Redis is sampled", async || {
+        Scrape::of(&app).await.value("estimator_redis_used_memory_bytes").is_finite()
+    })
+    .await;
+    let scrape = Scrape::of(&app).await;
+    assert!(scrape.value("estimator_redis_used_memory_bytes") > 100_000.0);
+    assert_eq!(scrape.value("estimator_redis_max_memory_bytes"), 104_857_600.0);
+    let ratio = scrape.value("estimator_redis_memory_ratio");
+    assert!(0.001 < ratio && ratio < 0.5, "{ratio}");
+    assert!(scrape.value("estimator_redis_append_only_file_bytes") >= 0.0);
+    for (operation, expected) in [("append", 1.0), ("rewrite", 1.0), ("snapshot", 0.0)] {
+        let name = format!("estimator_redis_persistence_ok{{operation=\"{operation}\"}}");
+        assert_eq!(scrape.value(&name), expected, "{operation}");
+    }
+}
+
+#[tokio::test]
+async fn metrics_of_a_redis_without_limits_or_files_are_unknown() {
+    let redis = Redis::start_with(&["--maxmemory", "0", "--appendonly", "no"]);
+    let app = TestApp::spawn(&redis).await;
+    eventually("Redis is sampled", async || {
+        Scrape::of(&app).await.value("estimator_redis_used_memory_bytes").is_finite()
+    })
+    .await;
+    let scrape = Scrape::of(&app).await;
+    for name in ["max_memory_bytes", "memory_ratio", "append_only_file_bytes"] {
+        assert!(scrape.value(&format!("estimator_redis_{name}")).is_nan(), "{name}");
+    }
+}
+
+#[tokio::test]
 async fn admin_listen_serves_probes_and_metrics_alone() {
     let redis = Redis::start();
     let admin = settings([("admin_listen", "127.0.0.1:0")]);
     let app = TestApp::spawn_with(&redis, admin).await;
     let operator = Client::new(app.admin_address.unwrap());
     app.record("u1", "sports").await;
-    for path in ["/healthz", "/readyz", "/metrics"] {
+    for path in ["/livez", "/healthz", "/readyz", "/metrics"] {
         assert_eq!(operator.status_of(path).await, 200, "{path}");
         problem(app.get(path).await, 404, "not-found").await;
     }
@@ -316,6 +358,7 @@ async fn admin_listen_serves_probes_and_metrics_alone() {
     eventually("the line is written", async || redis.call::<u64>(&["ZCARD", "segment:sports"]) == 2).await;
     app.begin_stop();
     eventually("readyz is 503", async || operator.status_of("/readyz").await == 503).await;
+    assert_eq!(operator.status_of("/livez").await, 200);
     assert_eq!(operator.status_of("/healthz").await, 200);
     assert_eq!(upload.end().await.0, 200);
     app.ended().await.unwrap();

@@ -63,6 +63,8 @@ async fn shutdown_fails_readyz_while_requests_are_still_served() {
     problem(probe, 503, "stopping").await;
     let live = reqwest::get(format!("http://{}/healthz", app.address)).await.unwrap();
     assert_eq!(live.status(), 200);
+    let live = reqwest::get(format!("http://{}/livez", app.address)).await.unwrap();
+    assert_eq!(live.status(), 200);
     app.record("u104010", "sports").await;
     app.ended().await.unwrap();
 }

@@ -150,6 +150,24 @@ async fn reload_replaces_the_certificate_and_keeps_open_connections() {
     assert!(service.terminate().success());
 }
 
+#[tokio::test]
+async fn changed_certificate_is_presented_without_a_signal() {
+    let (redis, certificate) = (Redis::start(), ServerCertificate::new());
+    let app = TestApp::spawn_with_file_checks(&redis, certificate.settings()).await;
+    let connect = async || presented(&certificate.connect(app.address, "localhost").await.unwrap());
+    let before = certificate.current();
+    assert_eq!(connect().await, before);
+
+    // The certificate and its key are replaced one after the other.
+    let renewed = tempfile::tempdir().unwrap();
+    certificate.authority.write_certificate(renewed.path(), "server", "localhost");
+    let replace = |name: &str| std::fs::copy(renewed.path().join(name), certificate.file(name)).unwrap();
+    replace("server.pem");
+    assert_eq!(connect().await, before, "the key is that of the previous certificate");
+    replace("server.key");
+    eventually("the new certificate is presented", async || connect().await == certificate.current()).await;
+}
+
 #[test]
 fn healthcheck_uses_tls() {
     let certificate = ServerCertificate::new();

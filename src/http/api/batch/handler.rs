@@ -132,16 +132,20 @@ pub async fn record(
     let media_type = body::media_type(&headers, &[MediaType::Json, MediaType::Lines])?;
     let body = body::decompressed(&headers, body)?;
     match media_type {
-        MediaType::Json => with_timeout(state.limits.request, record_array(&state, query, body)).await?,
+        MediaType::Json => with_timeout(state.limits.request, record_array(&state, query, &caller, body)).await?,
         MediaType::Lines => record_lines(&state, query, caller, &headers, body).await,
     }
 }
 
-async fn record_array(state: &AppState, query: BatchQuery, body: Body) -> Result<Response> {
+async fn record_array(state: &AppState, query: BatchQuery, caller: &Authorized<Write>, body: Body) -> Result<Response> {
     let json = body::read(body, state.limits.body_bytes, state.limits.body).await?;
-    let mut ingest = Ingest::new(state.estimator.clone()).with_dry_run(query.dry_run);
+    let mut ingest = ingest(state, query, caller);
     let outcome = feed_array(&mut ingest, &array::parse(&json)?, state.synced_now().await?).await;
     finish(ingest, outcome, query, |_| "").await
+}
+
+fn ingest(state: &AppState, query: BatchQuery, caller: &Authorized<Write>) -> Ingest {
+    Ingest::new(state.estimator.clone()).with_dry_run(query.dry_run).with_usage(caller.usage().cloned())
 }
 
 async fn record_lines(
@@ -152,7 +156,7 @@ async fn record_lines(
     mut body: Body,
 ) -> Result<Response> {
     state.synced_now().await?;
-    let mut ingest = Ingest::new(state.estimator.clone()).with_dry_run(query.dry_run);
+    let mut ingest = ingest(state, query, &caller);
     // A stream may outlive its token.
     let renew = || caller.renew(state, headers);
     let mut first_byte = None;

@@ -1,11 +1,12 @@
 //! Examples of all problems, made by the functions that the service itself calls.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::HeaderMap;
 
-use crate::auth::{AuthError, Scope, TokenError};
+use crate::auth::{AuthError, Principal, Scope, Scopes, TokenError};
 use crate::domain::{Timestamp, visit_json};
 use crate::estimator::{CostlyReads, TooMany};
 use crate::http::api::batch::{array, problems};
@@ -32,7 +33,8 @@ pub fn of_request(kind: ProblemKind) -> Problem {
         ProblemKind::Malformed => of_visit(b"user_id=u104010"),
         ProblemKind::Unauthorized => AuthError::NoToken.into(),
         ProblemKind::InsufficientScope => {
-            AuthError::InsufficientScope { principal: "analyst".to_owned(), scope: Scope::WriteSegments }.into()
+            let principal = Arc::new(Principal::new("analyst".to_owned(), Scopes::default()));
+            AuthError::InsufficientScope { principal, scope: Scope::WriteSegments }.into()
         }
         ProblemKind::NotFound => Problem::not_found(),
         ProblemKind::MethodNotAllowed => Problem::method_not_allowed(),

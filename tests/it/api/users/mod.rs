@@ -10,10 +10,11 @@ use segment_estimator::domain::Timestamp;
 use segment_estimator::store::{Batch, Partitions, Phase, Resharding};
 use serde_json::{Value, json};
 
+use crate::api::api_keys::make_key;
 use crate::api::audit_log::KeyedService;
 use crate::helpers::{
-    Client, Proxy, Redis, RedisCluster, Service, TestApp, binary, encoded, eventually, problem, run, segment, settings,
-    visit,
+    Client, Proxy, Redis, RedisCluster, Service, TestApp, Upload, binary, encoded, eventually, problem, run, segment,
+    settings, visit,
 };
 
 fn path(user: &str) -> String {
@@ -299,6 +300,26 @@ async fn delete_logs_the_caller_if_known_and_never_the_user() {
     ];
     assert_eq!(deletions(&log), expected);
     assert!(!log.iter().any(|line| line.contains("secret-user")), "{log:#?}");
+}
+
+#[tokio::test]
+async fn delete_logs_the_caller_when_the_service_is_overloaded() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = folder.path().join("keys.toml");
+    let officer = make_key(&keys, "officer", "segments:write,users:delete");
+    let service = Service::start(folder.path(), &["--api-keys-file", keys.to_str().unwrap(), "--max-requests", "1"]);
+    let delete = |key: &str, id: &str| {
+        service.request("DELETE", "/users/secret-user").bearer_auth(key).header("x-request-id", id).send()
+    };
+    let mut stream = Upload::begin_with_token(service.address, &officer).await;
+    stream.send(b"{\"user_id\":\"u1\",\"segment\":\"sports\"}\n").await;
+    eventually("the stream is in flight", async || delete(&officer, "probe").await.unwrap().status() == 503).await;
+    problem(delete(&officer, "refused").await.unwrap(), 503, "overloaded").await;
+    problem(delete("sek_guessed", "guessed").await.unwrap(), 401, "unauthorized").await;
+    assert_eq!(stream.end().await.0, 200);
+    let log = service.terminate_for_log();
+    let lines: Vec<_> = deletions(&log).into_iter().filter(|(_, id, ..)| id != "probe").collect();
+    assert_eq!(lines, [("failed to delete a user".to_owned(), "refused".to_owned(), json!("officer"), json!(503))]);
 }
 
 // The proxy needs a thread while the test waits for the start of the service.

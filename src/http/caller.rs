@@ -1,0 +1,23 @@
+//! The key of the request that this thread is polling.
+//!
+//! An extractor of a handler's arguments finds the key, and the middleware around the handler counts its error responses.
+//! Both run in the same poll. The request's extensions would cost each request a lookup in a map.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use crate::auth::KeyUsage;
+
+thread_local! {
+    static CALLER: Cell<Option<Arc<KeyUsage>>> = const { Cell::new(None) };
+}
+
+/// Tells the middleware whose key the request has.
+pub fn set(usage: Arc<KeyUsage>) {
+    CALLER.set(Some(usage));
+}
+
+/// Returns the key that was set during the poll that just ended.
+pub fn take() -> Option<Arc<KeyUsage>> {
+    CALLER.take()
+}
