@@ -5,8 +5,9 @@ CARGO ?= cargo
 ARGS ?=
 # Which fault tests to run: make soak SOAK_ARGS=faults::network
 SOAK_ARGS ?= faults::
-# What the benchmarks run on, and their arguments: make bench BENCH_ARGS='--only singles --rounds 3'
+# The server that tests and benchmarks run on, instead of the installed one: make test REDIS_SERVER=path/to/valkey-server
 REDIS_SERVER ?=
+# Arguments of the benchmarks: make bench BENCH_ARGS='--only singles --rounds 3'
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -19,16 +20,16 @@ run: redis ## Serve on 127.0.0.1:8080 with a private Redis; ARGS='...' are passe
 	@exec $(CARGO) run $(if $(RELEASE),--release) --locked -- $(ARGS)
 
 # Tests wait for timeouts more than for a core.
-test: redis ## Run all tests, on real Redis processes
-	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(getconf _NPROCESSORS_ONLN)))} $(CARGO) test --locked
+test: redis ## Run all tests, on real Redis processes; REDIS_SERVER=path/to/valkey-server for another engine
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(getconf _NPROCESSORS_ONLN)))} scripts/with-redis $(CARGO) test --locked
 
 e2e: redis browser ## Look at the pages in a browser; pictures of them are in target/e2e
 	$(CARGO) build --locked
 	rm -rf "$${CARGO_TARGET_DIR:-target}/e2e"
-	$(CARGO) test --locked --package segment-estimator-e2e
+	scripts/with-redis $(CARGO) test --locked --package segment-estimator-e2e
 
 soak: redis ## Run the fault tests for an hour; SOAK_ARGS=faults::network for some, FAULT_SEED=7 for known faults
-	SOAK=1 $(CARGO) test --release --locked --test it $(SOAK_ARGS) -- --nocapture --test-threads 1
+	SOAK=1 scripts/with-redis $(CARGO) test --release --locked --test it $(SOAK_ARGS) -- --nocapture --test-threads 1
 
 fmt: ## Format the code
 	$(CARGO) fmt --all
@@ -45,7 +46,7 @@ check-deploy: ## Check the alerts and the dashboard under deploy/ with promtool
 
 check-examples: redis ## Run the clients of examples/ while the service and Redis are killed under them
 	$(CARGO) build --locked
-	@scripts/check-examples
+	@scripts/with-redis scripts/check-examples
 
 audit: ## Check advisories, licences and sources of all crates with cargo-deny, installed into target/tools if missing
 	@scripts/audit

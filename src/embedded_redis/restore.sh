@@ -155,7 +155,9 @@ why_not_loaded() {
 
 put() {
     server=$(find_tool server)
-    check=$(find_tool check-rdb)
+    # That of the other engine may be installed as well, and doesn't read the files of this one.
+    engine=${server##*/} engine=${engine%-server}
+    check=$(command -v "$engine-check-rdb") || check=$(find_tool check-rdb)
     old=$1 backup=$2 pid=
     [ ! -e "$old" ] || fail "there is a $old already; try again"
     new=.restore-work

@@ -271,8 +271,11 @@ impl Error {
             (_, "ERR") if is_about_a_missing_command(detail) => {
                 "(it doesn't have this command, or one of this script: renamed, switched off, or not supported)"
             }
-            // Redis 7 answers so for a script; earlier versions answer NOPERM.
-            (_, "ERR") if detail.contains("The user executing the script can't") => {
+            // Redis answers so for a script; the second text is that of 7.2 and later, and of Valkey.
+            (_, "ERR")
+                if detail.contains("The user executing the script can't")
+                    || detail.contains("ACL failure in script") =>
+            {
                 "(an ACL forbids a command or a key of this script)"
             }
             _ if Self::is_about_redis(code) => detail,

@@ -9,5 +9,5 @@ mod survey;
 pub use self::eviction::{Eviction, EvictionPolicy};
 pub use self::permissions::Permissions;
 pub use self::resources::Resources;
-pub use self::server::Server;
+pub use self::server::{HiddenSettings, Server};
 pub use self::survey::{Survey, list_first};

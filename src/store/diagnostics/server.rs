@@ -12,8 +12,12 @@ use crate::store::{Error, KeySet, Partition, Partitions, Store};
 /// A primary of a [`Store`]. A property is `None` if an ACL forbids the command that returns it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
-    /// Name and version: `Redis 7.0.15`, `Valkey 9.1.2`.
+    /// Name and version: `Redis 7.0.15`, `Valkey 9.1.2`. Another engine that speaks the protocol has its own name.
     pub version: Option<String>,
+    /// The managed service that it is part of, if it reports one.
+    pub managed_by: Option<String>,
+    /// Whether it refuses `CONFIG GET`, and why.
+    pub hidden_settings: Option<HiddenSettings>,
     /// Whether it has an append-only file.
     pub append_only_file: Option<bool>,
     /// When it syncs the append-only file to disk (`appendfsync`).
@@ -30,6 +34,37 @@ pub struct Server {
     pub permissions: Permissions,
 }
 
+/// Why the settings of a server are unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HiddenSettings {
+    /// An ACL forbids `CONFIG GET`.
+    Forbidden,
+    /// The server has no `CONFIG`, as most managed services.
+    NoCommand,
+}
+
+impl HiddenSettings {
+    /// Returns what the answer to `CONFIG GET` says; `None` if it has a value or another error.
+    fn from_refusal(error: &redis::Error) -> Option<Self> {
+        match error {
+            error if error.is_forbidden() => Some(Self::Forbidden),
+            error if error.is_unknown_command() => Some(Self::NoCommand),
+            _ => None,
+        }
+    }
+}
+
+/// Formats the consequence as a predicate: `Redis ...`.
+impl fmt::Display for HiddenSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Forbidden => "doesn't show its settings, since its ACL forbids `CONFIG GET`",
+            Self::NoCommand => "doesn't show its settings, since it has no `CONFIG`, as most managed services",
+        })?;
+        f.write_str(": check appendfsync and zset-max-listpack-entries where it is configured")
+    }
+}
+
 impl Server {
     /// The sections of `INFO` that are read.
     const SECTIONS: [&str; 4] = ["server", "memory", "persistence", "replication"];
@@ -37,10 +72,10 @@ impl Server {
     /// Reads the concatenated answers to `INFO` for [`Self::SECTIONS`].
     fn from_info(info: &str, permissions: Permissions) -> Self {
         let field = |name| info_field(info, name).map(str::to_owned);
-        // Valkey reports its own version and that of the compatible Redis.
-        let valkey = field("valkey_version").map(|version| format!("Valkey {version}"));
         Self {
-            version: valkey.or_else(|| field("redis_version").map(|version| format!("Redis {version}"))),
+            version: engine(info),
+            managed_by: field("os").filter(|os| os.starts_with("Amazon ")),
+            hidden_settings: None,
             append_only_file: field("aof_enabled").map(|enabled| enabled == "1"),
             append_fsync: None,
             max_listpack_entries: None,
@@ -74,6 +109,27 @@ impl Server {
     }
 }
 
+/// Returns the name and version of the engine by its answer to `INFO server`. Other engines than Redis report their own
+/// version as `NAME_version`, and as `redis_version` that of the Redis whose commands they have.
+fn engine(info: &str) -> Option<String> {
+    let version_of = |line: &str| {
+        let (field, version) = line.split_once(':')?;
+        Some((field.strip_suffix("_version")?.to_owned(), version.trim().to_owned()))
+    };
+    let versions: Vec<_> = info.lines().filter_map(version_of).filter(|(name, _)| name != "gcc").collect();
+    let redis = versions.iter().find(|(name, _)| name == "redis").map(|(_, version)| format!("Redis {version}"));
+    let Some((name, version)) = versions.iter().find(|(name, _)| name != "redis") else { return redis };
+    let (first, rest) = name.split_at(name.chars().next().map_or(0, char::len_utf8));
+    let own = format!("{}{rest} {version}", first.to_uppercase());
+    Some(match redis {
+        // The service is tested with Valkey.
+        Some(redis) if name != "valkey" => {
+            format!("{own}, which is no Redis and reports that it is compatible with {redis}")
+        }
+        _ => own,
+    })
+}
+
 /// Counts the replicas in `INFO replication` that have finished the initial synchronization.
 fn online_replicas(info: &str) -> usize {
     let replicas =
@@ -84,6 +140,9 @@ fn online_replicas(info: &str) -> usize {
 impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.version.as_deref().unwrap_or("a Redis of unknown version"))?;
+        if let Some(service) = &self.managed_by {
+            write!(f, " of {service}")?;
+        }
         match self.append_only_file {
             Some(true) => {
                 f.write_str("; it has an append-only file")?;
@@ -107,6 +166,9 @@ impl fmt::Display for Server {
                 "; it keeps segments of up to {entries} users as lists, to which writes take several times as long; set \
                  zset-max-listpack-entries to {recommended}"
             )?;
+        }
+        if let Some(hidden) = self.hidden_settings {
+            write!(f, "; it {hidden}")?;
         }
         match self.permissions {
             Permissions::Unknown => f.write_str("; whether its ACL permits all required commands is unknown"),
@@ -149,22 +211,25 @@ impl Store {
         answers.next().transpose()?;
         let info = answers.flatten().collect::<String>();
         let append_fsync = self.config(slot, "appendfsync").await?;
+        let hidden_settings = append_fsync.as_ref().err().and_then(HiddenSettings::from_refusal);
+        let append_fsync = append_fsync.ok().flatten();
         // Redis 6 calls it ziplist; later versions have both names.
-        let entries = self.config(slot, "zset-max-*list*-entries").await?;
+        let entries = self.config(slot, "zset-max-*list*-entries").await?.ok().flatten();
         let max_listpack_entries = entries.and_then(|entries| entries.parse().ok());
         let has_wait_aof = if self.acks.on_disk { self.has_wait_aof(slot).await? } else { None };
         let permissions = Permissions::fetch(&self.client, slot, &self.key_names, partition, self.acks).await?;
         let server = Server::from_info(&info, permissions);
-        Ok(Server { append_fsync, max_listpack_entries, has_wait_aof, ..server })
+        Ok(Server { hidden_settings, append_fsync, max_listpack_entries, has_wait_aof, ..server })
     }
 
-    /// Fetches the value of the parameter `name`; `None` if an ACL forbids that. If several match, all have one value.
-    async fn config(&self, slot: Slot, name: &str) -> Result<Option<String>, Error> {
+    /// Fetches the value of the parameter `name`; `None` if there is none. If several match, all have one value. The
+    /// inner error is that of a Redis that doesn't show it.
+    async fn config(&self, slot: Slot, name: &str) -> Result<Result<Option<String>, redis::Error>, Error> {
         let mut pipeline = pipe();
         pipeline.cmd("CONFIG").arg("GET").arg(name);
         let mut answers = self.client.send(Request::new(slot, pipeline).probe()).await?.each::<Vec<String>>();
         // The answer is the name, then the value.
-        Ok(answers.next().and_then(Result::ok).and_then(|mut pair| pair.pop()))
+        Ok(answers.next().unwrap_or(Ok(Vec::new())).map(|mut pair| pair.pop()))
     }
 
     /// Returns whether Redis has `WAITAOF`. It answers at once if it waits for no replica.
@@ -182,6 +247,8 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+
     use super::*;
 
     #[test]
@@ -208,6 +275,21 @@ mod tests {
     fn display_shows_the_version_of_valkey() {
         let info = "redis_version:7.2.4\r\nvalkey_version:9.1.2\r\naof_enabled:1\r\nmaxmemory_policy:noeviction\r\n";
         let expected = "Valkey 9.1.2; it has an append-only file; it refuses writes when its memory is full";
+        assert_eq!(Server::from_info(info, Permissions::Enough).to_string(), expected);
+    }
+
+    #[rstest]
+    #[case::redis("redis_version:8.2.3\r\nos:Linux\r\ngcc_version:12.2.0\r\n", "Redis 8.2.3")]
+    #[case::dragonfly(
+        "# Server\r\nredis_version:7.4.0\r\ndragonfly_version:df-v1.40.1\r\n",
+        "Dragonfly df-v1.40.1, which is no Redis and reports that it is compatible with Redis 7.4.0"
+    )]
+    #[case::engine_of_the_future("future_version:1.0\r\n", "Future 1.0")]
+    #[case::managed(
+        "redis_version:6.2.5\r\nos:Amazon ElastiCache\r\ngcc_version:0.0.0\r\n",
+        "Redis 6.2.5 of Amazon ElastiCache"
+    )]
+    fn display_names_the_engine(#[case] info: &str, #[case] expected: &str) {
         assert_eq!(Server::from_info(info, Permissions::Enough).to_string(), expected);
     }
 

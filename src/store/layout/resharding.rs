@@ -27,6 +27,7 @@ if type(count) == 'number' then
   local unlinked = redis.pcall('UNLINK', KEYS[2])
   if type(unlinked) == 'table' then
     local is_forbidden = string.find(unlinked.err, \"The user executing the script can't\", 1, true)
+      or string.find(unlinked.err, 'ACL failure in script', 1, true)
     return is_forbidden and redis.error_reply('NOPERM an ACL forbids UNLINK, which deletions of segments need') or unlinked
   end
 elseif string.find(count.err, 'WRONGTYPE', 1, true) then count = -1

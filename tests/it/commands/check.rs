@@ -164,7 +164,25 @@ const DRY_RUN: [&str; 2] = ["+acl|whoami", "+acl|dryrun"];
 fn check_passes_with_an_acl_that_allows_the_needed_commands() {
     let (succeeded, table, error) = check_with_acl(&DRY_RUN);
     assert!(succeeded, "{error}");
-    assert!(table.lines().last().unwrap().ends_with("it refuses writes when its memory is full"), "{table}");
+    assert!(
+        table.lines().last().unwrap().ends_with(&format!("it refuses writes when its memory is full{HIDDEN}")),
+        "{table}"
+    );
+}
+
+/// What `check` says of a Redis whose ACL lacks `CONFIG GET`.
+const HIDDEN: &str = "; it doesn't show its settings, since its ACL forbids `CONFIG GET`: check appendfsync and \
+                      zset-max-listpack-entries where it is configured";
+
+/// As on most managed services.
+#[test]
+fn check_reports_a_redis_without_config() {
+    let (redis, folder) = (Redis::start_with(&["--rename-command", "CONFIG", ""]), tempfile::tempdir().unwrap());
+    let (succeeded, table, error) = check(folder.path(), &["--redis-url", &redis.url()]);
+    assert!(succeeded && error.is_empty(), "{error}");
+    let hidden = "; it doesn't show its settings, since it has no `CONFIG`, as most managed services: check appendfsync and \
+                  zset-max-listpack-entries where it is configured";
+    assert!(table.lines().last().unwrap().ends_with(hidden), "{table}");
 }
 
 #[test]
@@ -227,7 +245,7 @@ fn check_passes_and_reports_an_acl_that_forbids_the_dry_run() {
         [(little, "a Redis of unknown version"), (enough, "it refuses writes when its memory is full")]
     {
         assert!(succeeded && error.is_empty(), "{error}");
-        assert!(table.lines().last().unwrap().ends_with(&format!("{first_words}{unknown}")), "{table}");
+        assert!(table.lines().last().unwrap().ends_with(&format!("{first_words}{HIDDEN}{unknown}")), "{table}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! `segment-estimator restore`: replaces the data of the private Redis with a backup, or changes nothing.
 
 use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -354,6 +355,31 @@ fn restore_refuses_another_redis_a_missing_file_and_missing_tools() {
     fs::write(folder.path().join(BACKUP), "REDIS").unwrap();
     let error = refusal(restore(folder.path()).env("PATH", folder.path()));
     assert!(error.contains("there is no redis-cli or valkey-cli on PATH"), "{error}");
+}
+
+/// As with Debian's packages `valkey-server` and `redis-tools`: those tools don't read the files of that server.
+#[tokio::test]
+async fn restore_uses_the_tools_of_the_installed_server() {
+    const OF_THE_SYSTEM: &str = "cat cp date echo grep head ln ls mkdir mv rm rmdir sed sleep sync tail tr wc";
+    let (folder, tools) = (stopped_service().await, tempfile::tempdir().unwrap());
+    let find = |program: &str| {
+        let find = ["-c", "command -v redis-$0 || command -v valkey-$0 || command -v $0", program];
+        String::from_utf8(Command::new("sh").args(find).output().unwrap().stdout).unwrap().trim().to_owned()
+    };
+    let write = |name: &str, script: &str| {
+        let path = tools.path().join(name);
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    for (name, program) in [("valkey-server", "server"), ("redis-cli", "cli")] {
+        symlink(find(program), tools.path().join(name)).unwrap();
+    }
+    // A link would change the name by which the program knows that it is this tool.
+    write("valkey-check-rdb", &format!("exec {} \"$@\"", find("check-rdb")));
+    write("redis-check-rdb", "echo 'Can not handle this RDB format version'; exit 1");
+    OF_THE_SYSTEM.split(' ').for_each(|name| symlink(find(name), tools.path().join(name)).unwrap());
+    let output = run(restore(folder.path()).env("PATH", tools.path()));
+    assert!(output.status.success(), "{output:?}");
 }
 
 /// The second `undo` completes the first, at whichever line that was killed.

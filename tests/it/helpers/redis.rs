@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use segment_estimator::domain::Window;
@@ -14,6 +14,21 @@ use segment_estimator::store::Store;
 use tempfile::TempDir;
 
 use super::TIMEOUT;
+
+/// Finds the server that the tests run on. `scripts/with-redis` puts that of `REDIS_SERVER` first on `PATH`.
+const FIND_SERVER: &str = "server=$(command -v redis-server || command -v valkey-server) || exit";
+
+/// Returns whether the version of the engine is before `version`. A fixture needs to know before it starts a server.
+pub(super) fn engine_is_before(version: (u32, u32)) -> bool {
+    static VERSION: LazyLock<(u32, u32)> = LazyLock::new(|| {
+        let print = format!("{FIND_SERVER}; exec \"$server\" --version");
+        let output = Command::new("sh").args(["-c", &print]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let mut numbers = text.split(" v=").nth(1).unwrap().split('.').map(|number| number.parse().unwrap());
+        (numbers.next().unwrap(), numbers.next().unwrap())
+    });
+    *VERSION < version
+}
 
 /// Redis server on a Unix socket. It ends with the test.
 pub struct Redis {
@@ -61,11 +76,9 @@ impl Redis {
 
     fn spawn(folder: &Path, arguments: &[impl AsRef<OsStr>]) -> Child {
         // Without SIGXFSZ a file at its size limit fails writes, as a full disk does, instead of ending Redis.
-        let run = "server=$(command -v redis-server || command -v valkey-server) || exit
-                   trap '' XFSZ
-                   exec \"$server\" \"$@\"";
+        let run = format!("{FIND_SERVER}; trap '' XFSZ; exec \"$server\" \"$@\"");
         Command::new("sh")
-            .args(["-c", run, "redis"])
+            .args(["-c", &run, "redis"])
             .args(arguments)
             .args(["--unixsocket", "redis.sock", "--logfile", "redis.log"])
             .current_dir(folder)
@@ -172,6 +185,12 @@ impl Redis {
         let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap();
         let numbers: Vec<u32> = version.split('.').map(|number| number.parse().unwrap()).collect();
         (numbers[0], numbers[1]) >= (7, 2)
+    }
+
+    /// Returns the ACL rules for commands that not all versions know. With `CLIENT SETINFO` the service names itself.
+    pub fn acl_rules_of_the_version(&self) -> Vec<&'static str> {
+        let [info]: [::redis::Value; 1] = self.call(&["COMMAND", "INFO", "client|setinfo"]);
+        if info == ::redis::Value::Nil { Vec::new() } else { vec!["+client|setinfo"] }
     }
 
     /// Returns the number of calls of a command since `CONFIG RESETSTAT`.

@@ -13,4 +13,6 @@ mod redis_tls;
 mod scan;
 mod sentinel;
 mod shared_redis;
+mod slot_migration;
+mod two_installations;
 mod write_acks;

@@ -15,7 +15,8 @@ use crate::helpers::{Redis, Service, TestApp, binary, eventually, problem, refus
 fn create_user(redis: &Redis, user: &str, password: &str) {
     let (password, needed) = (format!(">{password}"), Permissions::acl_rules());
     let rules = ["ACL", "SETUSER", user, "reset", "on", &password];
-    redis.call::<()>(&[&rules[..], &needed.iter().map(String::as_str).collect::<Vec<_>>()].concat());
+    let needed: Vec<_> = needed.iter().map(String::as_str).collect();
+    redis.call::<()>(&[&rules[..], &needed, &redis.acl_rules_of_the_version()].concat());
 }
 
 fn access(user: &str, password_file: &Path) -> RawSettings {

@@ -20,7 +20,7 @@ fn create_user(redis: &Redis, user: &str, pattern: &str) -> String {
     let needed = Permissions::acl_rules();
     let commands: Vec<_> = needed.iter().map(String::as_str).filter(|rule| rule.starts_with('+')).collect();
     let rules = ["ACL", "SETUSER", user, "reset", "on", ">secret", pattern, "+unlink"];
-    redis.call::<()>(&[&rules[..], &commands].concat());
+    redis.call::<()>(&[&rules[..], &commands, &redis.acl_rules_of_the_version()].concat());
     format!("{}?user={user}&pass=secret", redis.url())
 }
 

@@ -10,7 +10,7 @@ use self::view::View;
 use super::eventually;
 use super::port::free_port;
 use super::process::kill;
-use super::redis::Redis;
+use super::redis::{Redis, engine_is_before};
 
 /// Slots of a cluster.
 const SLOTS: usize = 16_384;
@@ -34,25 +34,30 @@ struct Node {
 
 impl Node {
     fn start(arguments: &[&str]) -> Self {
-        let (port, bus_port) = (free_port(), free_port());
+        let (port, bus_port) = if engine_is_before((7, 0)) { ports_of_redis_6() } else { (free_port(), free_port()) };
+        // Redis 6 always uses the port plus 10,000.
+        let bus = if engine_is_before((7, 0)) { &[][..] } else { &["--cluster-port", &bus_port] };
         let own = [
-            &[
-                "--port",
-                &port,
-                "--cluster-port",
-                &bus_port,
-                "--bind",
-                "127.0.0.1",
-                "--cluster-announce-ip",
-                "127.0.0.1",
-            ],
-            &["--cluster-enabled", "yes", "--repl-diskless-sync-delay", "0"][..],
+            &["--port", &port, "--bind", "127.0.0.1", "--cluster-announce-ip", "127.0.0.1"],
+            bus,
+            &["--cluster-enabled", "yes", "--repl-diskless-sync-delay", "0"],
             // The time until a silent node counts as failed. Two busy cores must not make it shorter.
             &["--cluster-node-timeout", "2000"],
         ];
         let redis = Redis::start_with(&[&own.concat(), arguments].concat());
         let id = redis.call(&["CLUSTER", "MYID"]);
         Self { redis, port, bus_port, id, is_up: true }
+    }
+}
+
+/// Returns a port without a listener whose successor by 10,000 has none either.
+fn ports_of_redis_6() -> (String, String) {
+    loop {
+        let port = free_port();
+        let bus_port = port.parse::<u16>().unwrap() + 10_000;
+        if std::net::TcpListener::bind(("127.0.0.1", bus_port)).is_ok() {
+            return (port, bus_port.to_string());
+        }
     }
 }
 
@@ -76,7 +81,10 @@ impl RedisCluster {
         }
         for (number, master) in nodes[..masters].iter().enumerate() {
             let (first, last) = (SLOTS * number / masters, SLOTS * (number + 1) / masters - 1);
-            master.redis.call::<()>(&["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &last.to_string()]);
+            // `ADDSLOTSRANGE` is of 7.0.
+            let slots: Vec<_> = (first..=last).map(|slot| slot.to_string()).collect();
+            let slots = slots.iter().map(String::as_str);
+            master.redis.call::<()>(&["CLUSTER", "ADDSLOTS"].into_iter().chain(slots).collect::<Vec<_>>());
         }
         // Every node meets every other, since gossip would take seconds.
         for (number, node) in nodes.iter().enumerate() {

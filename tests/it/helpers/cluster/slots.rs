@@ -1,6 +1,8 @@
 //! Slots of a cluster and their migration.
 
-use super::{Node, RedisCluster};
+use ::redis::Value;
+
+use super::{Node, RedisCluster, eventually};
 
 impl RedisCluster {
     /// Returns the slot of `key`.
@@ -41,6 +43,48 @@ impl RedisCluster {
             set_slot(&self.nodes[node], &number, "NODE", &target.id);
         }
     }
+
+    /// Migrates slots, which have one owner, to another node: all of them atomically if the engine can, else one key at a
+    /// time.
+    pub async fn migrate_slots(&self, slots: &[u16], to: usize) {
+        let (source, target) = (&self.nodes[self.owner_of(slots[0])], &self.nodes[to]);
+        let ranges: Vec<_> = slots.iter().flat_map(|slot| [slot.to_string(), slot.to_string()]).collect();
+        let ranges: Vec<_> = ranges.iter().map(String::as_str).collect();
+        if has_command(source, "cluster|migrateslots") {
+            let command = [&["CLUSTER", "MIGRATESLOTS", "SLOTSRANGE"], &ranges[..], &["NODE", &target.id]];
+            source.redis.call::<()>(&command.concat());
+            eventually("Valkey has migrated the slots", async || {
+                is_finished(&source.redis.call(&["CLUSTER", "GETSLOTMIGRATIONS"]), "success")
+            })
+            .await;
+        } else if has_command(target, "cluster|migration") {
+            let task: String = target.redis.call(&[&["CLUSTER", "MIGRATION", "IMPORT"], &ranges[..]].concat());
+            eventually("Redis has migrated the slots", async || {
+                is_finished(&target.redis.call(&["CLUSTER", "MIGRATION", "STATUS", "ID", &task]), "completed")
+            })
+            .await;
+        } else {
+            for &slot in slots {
+                self.migrate_slot(slot, to, async |_| tokio::task::yield_now().await).await;
+            }
+        }
+        self.wait_until_ok().await;
+    }
+}
+
+/// Returns whether the server has a command. `COMMAND INFO` answers nil for one that it lacks.
+fn has_command(node: &Node, name: &str) -> bool {
+    // Before 7.0 it knows no subcommands.
+    node.redis.try_call::<[Value; 1]>(&["COMMAND", "INFO", name]).is_ok_and(|[info]| info != Value::Nil)
+}
+
+/// Returns whether the list of migrations in `answer` has only those with the state `finished`.
+#[track_caller]
+fn is_finished(answer: &Value, finished: &str) -> bool {
+    let text = format!("{answer:?}");
+    assert!(!text.contains("failed"), "{text}");
+    let states = text.matches("\"state\"").count();
+    states > 0 && text.matches(&format!("\"{finished}\"")).count() == states
 }
 
 fn set_slot(node: &Node, slot: &str, state: &str, id: &str) {
