@@ -20,8 +20,8 @@ fn main() {
     println!("cargo:rustc-env=BUILD_COMMIT={}", commit.unwrap_or_default());
 }
 
-/// Returns the commit of the repository whose root is this folder, with `-dirty` after a change. `None` without git, and
-/// in a folder within another repository.
+/// Returns the commit of the repository whose root is this folder, with `-dirty` after a change. `None` without git,
+/// and in a folder within another repository.
 fn commit_of_checkout() -> Option<String> {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR")?);
     let top = PathBuf::from(git(&root, ["rev-parse", "--show-toplevel"])?);

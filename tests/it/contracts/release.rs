@@ -11,7 +11,9 @@ use tempfile::TempDir;
 
 const MANIFEST: &str =
     "[package]\nname = \"segment-estimator\"\nversion = \"1.2.3\"\n\n[dependencies]\nversion = \"1\"\n";
-const LOCK: &str = "[[package]]\nname = \"serde\"\nversion = \"1.0.0\"\n\n[[package]]\nname = \"segment-estimator\"\nversion = \"1.2.3\"\n";
+const LOCK: &str = "[[package]]\nname = \"serde\"\nversion = \"1.0.0\"\n\n\
+     [[package]]\nname = \"segment-estimator\"\nversion = \"1.2.3\"\n";
+const NO_SECTION: &str = "CHANGELOG.md has no section '## [1.2.3] - YYYY-MM-DD'";
 const CHANGELOG: &str = "# Changelog\n\n## [Unreleased]\n\n## [1.2.3] - 2026-11-29\n";
 
 fn source(file: &str) -> String {
@@ -67,9 +69,9 @@ fn release_accepts_a_committed_version_with_its_changes() {
 }
 
 #[rstest]
-#[case::version_without_changes("CHANGELOG.md", ("[1.2.3]", "[1.2.2]"), "CHANGELOG.md has no section '## [1.2.3] - YYYY-MM-DD'")]
-#[case::changes_without_a_date("CHANGELOG.md", (" - 2026-11-29", ""), "CHANGELOG.md has no section '## [1.2.3] - YYYY-MM-DD'")]
-#[case::similar_version("CHANGELOG.md", ("[1.2.3]", "[1x2.3]"), "CHANGELOG.md has no section '## [1.2.3] - YYYY-MM-DD'")]
+#[case::version_without_changes("CHANGELOG.md", ("[1.2.3]", "[1.2.2]"), NO_SECTION)]
+#[case::changes_without_a_date("CHANGELOG.md", (" - 2026-11-29", ""), NO_SECTION)]
+#[case::similar_version("CHANGELOG.md", ("[1.2.3]", "[1x2.3]"), NO_SECTION)]
 #[case::other_version_in_the_lock("Cargo.lock", ("1.2.3", "1.2.2"), "Cargo.lock has 1.2.2, and Cargo.toml 1.2.3")]
 #[case::other_version_in_the_manifest("Cargo.toml", ("1.2.3", "1.2.4"), "Cargo.lock has 1.2.3, and Cargo.toml 1.2.4")]
 fn release_refuses_a_version_that_is_not_recorded(
