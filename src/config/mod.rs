@@ -9,6 +9,7 @@ mod declare;
 mod dotenv;
 mod effective;
 mod limits;
+mod otel;
 mod parse;
 mod raw;
 mod redis;
@@ -47,7 +48,7 @@ pub fn read_layers(flags: RawSettings, config: Option<PathBuf>) -> Result<Vec<(S
         layers.push(raw::from_file(&path)?);
     }
     layers.extend([dotenv, environment, (Source::Flags, flags)]);
-    Ok(layers)
+    Ok(otel::apply(layers, |name| std::env::var(name).ok()))
 }
 
 #[cfg(test)]

@@ -18,6 +18,8 @@ pub enum Source {
     File(PathBuf),
     /// `.env` in the working folder.
     DotEnv,
+    /// A variable of OpenTelemetry's, by its name.
+    OpenTelemetry(&'static str),
     /// The environment.
     Environment,
     /// The command line.
@@ -31,6 +33,7 @@ impl Source {
             Self::File(path) => format!("{name} in {}", path.display()),
             Self::DotEnv => format!("{PREFIX}{} in .env", name.to_uppercase()),
             Self::Environment => format!("{PREFIX}{}", name.to_uppercase()),
+            Self::OpenTelemetry(variable) => (*variable).to_owned(),
             Self::Flags => format!("--{}", name.replace('_', "-")),
         }
     }
@@ -40,7 +43,7 @@ impl Source {
         let (setting, path) = match self {
             Self::DotEnv => ("settings", Path::new(DOTENV)),
             Self::File(path) => ("config", path.as_path()),
-            Self::Environment | Self::Flags => return None,
+            Self::OpenTelemetry(_) | Self::Environment | Self::Flags => return None,
         };
         Some(SecretFile { setting, path: path.to_owned(), is_secret: false })
     }
@@ -51,6 +54,7 @@ impl fmt::Display for Source {
         match self {
             Self::File(path) => path.display().fmt(f),
             Self::DotEnv => f.write_str(".env"),
+            Self::OpenTelemetry(variable) => f.write_str(variable),
             Self::Environment => f.write_str("the environment"),
             Self::Flags => f.write_str("the command line"),
         }

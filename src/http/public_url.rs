@@ -42,7 +42,7 @@ impl fmt::Display for PublicUrl {
 }
 
 /// Returns `https` if the listener, or a proxy in front of it, terminates TLS.
-fn scheme(headers: &HeaderMap, is_tls: bool) -> &'static str {
+pub(super) fn scheme(headers: &HeaderMap, is_tls: bool) -> &'static str {
     let forwarded = headers.get("x-forwarded-proto").is_some_and(|scheme| scheme.as_bytes() == b"https");
     if is_tls || forwarded { "https" } else { "http" }
 }

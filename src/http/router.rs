@@ -109,7 +109,7 @@ impl Routes {
     pub(super) fn router_for<B>(&self, request: &Request<B>) -> Result<axum::Router, Box<Response>> {
         match self.hosts.check(request) {
             Ok(()) => Ok(self.router.clone()),
-            Err(problem) => Err(Box::new(self.unmatched.refuse(problem, request.headers(), &self.state))),
+            Err(problem) => Err(Box::new(self.unmatched.refuse(problem, request, &self.state))),
         }
     }
 }

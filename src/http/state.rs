@@ -19,7 +19,7 @@ use crate::store;
 use crate::telemetry::Metrics;
 
 /// State that the handlers share.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct AppState {
     /// Records and counts visits.
     pub estimator: Estimator,
@@ -31,7 +31,7 @@ pub struct AppState {
     pub clock: Clock,
     /// Checks API keys and tokens.
     pub authenticator: Arc<Authenticator>,
-    /// Whether callers connect with TLS.
+    /// Whether callers of this listener connect with TLS.
     pub is_tls: bool,
     /// The URL of the service on pages. `None` for that of each request.
     pub public_url: Option<PublicUrl>,

@@ -31,8 +31,28 @@ struct Inner {
     outages: Arc<OutageLog>,
     metrics: Arc<Metrics>,
     traffic: Traffic,
+    span_server: SpanServer,
     /// Each request in flight holds a reference.
     in_flight: Arc<()>,
+}
+
+/// The server, as spans name it.
+#[derive(Clone)]
+struct SpanServer {
+    /// The index of the database.
+    namespace: String,
+    /// The address and the port, if there is one server. It has no port if it is a Unix socket.
+    address: Option<(String, Option<u16>)>,
+}
+
+impl SpanServer {
+    fn of(deployment: &Deployment) -> Self {
+        let address = match deployment {
+            Deployment::One(url) => Some(url.address_and_port()),
+            Deployment::Sentinel { .. } | Deployment::Cluster(_) => None,
+        };
+        Self { namespace: deployment.server().database_index().to_string(), address }
+    }
 }
 
 impl Client {
@@ -46,13 +66,14 @@ impl Client {
         // Every connect reads the files again. This reports a mistake at the start.
         deployment.urls().try_for_each(|url| url.client().map(drop))?;
         let topology = Topology::new(&deployment, limits, &metrics, traffic);
-        let (outages, in_flight) = Default::default();
-        Ok(Self { inner: Arc::new(Inner { deployment, topology, limits, outages, metrics, traffic, in_flight }) })
+        let (span_server, (outages, in_flight)) = (SpanServer::of(&deployment), Default::default());
+        let inner = Inner { deployment, topology, limits, outages, metrics, traffic, span_server, in_flight };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Returns a client with connections of its own for `traffic`. Both share the discovered servers.
     pub(crate) fn for_traffic(&self, traffic: Traffic) -> Self {
-        let Inner { deployment, topology, limits, outages, metrics, .. } = &*self.inner;
+        let Inner { deployment, topology, limits, outages, metrics, span_server, .. } = &*self.inner;
         let inner = Inner {
             deployment: deployment.clone(),
             topology: topology.for_traffic(traffic),
@@ -60,6 +81,7 @@ impl Client {
             outages: Arc::clone(outages),
             metrics: Arc::clone(metrics),
             traffic,
+            span_server: span_server.clone(),
             in_flight: Arc::default(),
         };
         Self { inner: Arc::new(inner) }
@@ -138,7 +160,7 @@ impl Client {
         // A cancelled request drops it as well.
         let _in_flight = Arc::clone(&self.inner.in_flight);
         let since = Instant::now();
-        let span = redis_span(request.as_sent());
+        let span = redis_span(request.as_sent(), &self.inner.span_server);
         let sending = self.inner.topology.send(&mut request, self.deadline());
         let answers = sending.instrument(span.clone()).await;
         self.inner.metrics.redis.observe_exchange(self.inner.traffic, since);
@@ -242,10 +264,9 @@ impl fmt::Debug for Client {
     }
 }
 
-/// Returns the span of a pipeline, named by the
-/// [conventions](https://opentelemetry.io/docs/specs/semconv/database/redis/). It omits keys, because they contain
-/// names of segments.
-fn redis_span(pipeline: &Pipeline) -> Span {
+/// Returns the span of a pipeline, named by the [conventions](https://opentelemetry.io/docs/specs/semconv/db/redis/). It
+/// omits keys, because they contain names of segments.
+fn redis_span(pipeline: &Pipeline, server: &SpanServer) -> Span {
     tracing::info_span!(
         target: TRACED,
         "PIPELINE",
@@ -253,13 +274,21 @@ fn redis_span(pipeline: &Pipeline) -> Span {
         otel.status_code = Empty,
         db.system.name = "redis",
         db.operation.name = "PIPELINE",
-        db.operation.batch.size = pipeline.cmd_iter().count(),
+        // One command is no batch.
+        db.operation.batch.size = Some(pipeline.cmd_iter().count()).filter(|commands| *commands > 1),
+        db.namespace = server.namespace.as_str(),
+        db.response.status_code = Empty,
+        server.address = server.address.as_ref().map(|(address, _)| address.as_str()),
+        server.port = server.address.as_ref().and_then(|(_, port)| *port),
         error.type = Empty,
     )
 }
 
 /// Marks the span of a request as failed.
 fn record_error(span: &Span, error: &Error) {
+    if let Some(code) = error.code() {
+        span.record("db.response.status_code", code);
+    }
     span.record("error.type", error.kind());
     span.record("otel.status_code", "ERROR");
 }

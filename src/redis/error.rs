@@ -151,6 +151,15 @@ impl Error {
         Failure { error: self, kind: self.kind(), reach }
     }
 
+    /// Returns the code of Redis's answer, if it is one.
+    pub(crate) fn code(&self) -> Option<&str> {
+        match self {
+            Self::Refused { code, .. } => Some(code),
+            Self::WrongType { .. } => Some(WRONG_TYPE),
+            _ => None,
+        }
+    }
+
     /// Whether Redis failed, and not one segment.
     #[must_use]
     pub fn is_outage(&self) -> bool {

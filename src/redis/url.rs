@@ -127,6 +127,20 @@ impl RedisUrl {
         }
     }
 
+    /// Returns the host and the port, or the path of a Unix socket.
+    pub(crate) fn address_and_port(&self) -> (String, Option<u16>) {
+        match self.info.addr() {
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => (host.clone(), Some(*port)),
+            ConnectionAddr::Unix(path) => (path.display().to_string(), None),
+            other => (other.to_string(), None),
+        }
+    }
+
+    /// Returns the index of the database.
+    pub(crate) fn database_index(&self) -> i64 {
+        self.info.redis_settings().db()
+    }
+
     /// Whether the URL names a database other than the first.
     #[must_use]
     pub fn has_database(&self) -> bool {

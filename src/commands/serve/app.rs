@@ -182,7 +182,9 @@ impl App {
             hosts,
             if admin.is_some() { ProbesListener::Admin } else { ProbesListener::Api },
         );
-        let admin = admin.map(|listener| (listener, Routes::admin(state)));
+        // The admin listener is in plain text.
+        let admin_state = || Arc::new(AppState { is_tls: false, ..(*state).clone() });
+        let admin = admin.map(|listener| (listener, Routes::admin(admin_state())));
         Ok(Self {
             public: (public, routes),
             admin,

@@ -11,13 +11,12 @@ use std::time::{Duration, Instant};
 
 use axum::extract::Request;
 use axum::handler::Handler;
-use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Timeout;
 use tracing::Span;
 
-use super::trace;
+use super::trace::{self, TracedRequest};
 use crate::auth::KeyUsage;
 use crate::http::caller;
 use crate::http::problem::{Problem, ProblemKind, Result};
@@ -27,6 +26,9 @@ use crate::telemetry::{Metrics, RouteMetrics};
 /// Status in the metrics for a request whose client disconnected before the response, as in nginx's log. Without it, a
 /// Redis that hangs for longer than clients wait would be invisible.
 const DISCONNECTED: u16 = 499;
+
+/// Path in the metrics for requests that match no route.
+const UNMATCHED: &str = "unmatched";
 
 /// Limits on the requests of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +87,7 @@ where
     fn call(self, request: Request, state: Arc<AppState>) -> Self::Future {
         let started = Instant::now();
         let Self { handler, limits, route } = self;
-        let span = route.span(request.headers(), &state);
+        let span = route.span(&request, &state);
         let (call, permit) = match limits.admit(&state) {
             Ok(permit) => (Call::new(handler.call(request, Arc::clone(&state)), limits.timeout(&state)), permit),
             Err(problem) => (Call::Refused(problem), None),
@@ -162,6 +164,7 @@ impl<F: Future<Output = Response> + Unpin> Future for ResponseFuture<F> {
 impl<F> Drop for ResponseFuture<F> {
     fn drop(&mut self) {
         if !matches!(self.call, Call::Ended) {
+            trace::abandon(&self.span);
             self.route.metrics.answered(DISCONNECTED, self.started.elapsed());
         }
     }
@@ -169,31 +172,31 @@ impl<F> Drop for ResponseFuture<F> {
 
 /// Route with its metrics.
 pub struct MeasuredRoute {
-    method: &'static str,
     path: &'static str,
     metrics: RouteMetrics,
 }
 
 impl MeasuredRoute {
     pub fn new(method: &'static str, path: &'static str, metrics: &Metrics) -> Arc<Self> {
-        Arc::new(Self { method, path, metrics: metrics.http.route(path, method) })
+        Arc::new(Self { path, metrics: metrics.http.route(path, method) })
     }
 
     /// Returns the route of requests that match no other. Paths and methods that callers make up must not become
     /// labels.
     pub fn unmatched(metrics: &Metrics) -> Arc<Self> {
-        Self::new("any", "unmatched", metrics)
+        Self::new("any", UNMATCHED, metrics)
     }
 
     /// Answers with `problem` without calling a handler.
-    pub fn refuse(&self, problem: Problem, headers: &HeaderMap, state: &AppState) -> Response {
+    pub fn refuse<B>(&self, problem: Problem, request: &Request<B>, state: &AppState) -> Response {
         let started = Instant::now();
-        let span = self.span(headers, state);
+        let span = self.span(request, state);
         self.finish(problem.into_response(), &span, started, state, None)
     }
 
-    fn span(&self, headers: &HeaderMap, state: &AppState) -> Span {
-        trace::span(state.trace_ratio, self.method, self.path, headers)
+    fn span<B>(&self, request: &Request<B>, state: &AppState) -> Span {
+        let route = (self.path != UNMATCHED).then_some(self.path);
+        trace::span(state.trace_ratio, TracedRequest { request, route, is_tls: state.is_tls })
     }
 
     /// Records `response` in metrics and the trace. `caller` has the counters of the caller's key.

@@ -39,6 +39,10 @@ fn text(span: &Span, key: &str) -> String {
     }
 }
 
+fn has(span: &Span, key: &str) -> bool {
+    span.attributes.iter().any(|attribute| attribute.key == key)
+}
+
 fn named<'a>(spans: &'a [Span], name: &str) -> Vec<&'a Span> {
     spans.iter().filter(|span| span.name == name).collect()
 }
@@ -54,6 +58,7 @@ async fn trace_of_a_request_includes_group_commit_and_redis() {
     let response = post(&service, "secret-user", &format!("00-{TRACE}-{CALLER}-01")).await;
     assert_eq!(response.status(), 204);
     let answered = response.headers()["traceparent"].to_str().unwrap().to_owned();
+    let port = service.address.port().to_string();
     assert!(service.terminate().success());
 
     let spans: Vec<_> = collector.spans().into_iter().filter(|span| hex(&span.trace_id) == TRACE).collect();
@@ -70,8 +75,23 @@ async fn trace_of_a_request_includes_group_commit_and_redis() {
     assert_eq!(request.kind(), SpanKind::Server);
     assert_eq!(text(request, "http.route"), "/segments");
     assert_eq!(text(request, "http.response.status_code"), "204");
+    for (key, value) in [
+        ("http.request.method", "POST"),
+        ("url.scheme", "http"),
+        ("url.path", "/segments"),
+        ("server.address", "127.0.0.1"),
+        ("server.port", &port),
+        ("network.protocol.version", "1.1"),
+    ] {
+        assert_eq!(text(request, key), value, "{key}");
+    }
     assert_eq!(redis.kind(), SpanKind::Client);
     assert_eq!(text(redis, "db.system.name"), "redis");
+    assert_eq!(text(redis, "db.operation.name"), "PIPELINE");
+    assert_eq!(text(redis, "db.namespace"), "0");
+    assert!(text(redis, "db.operation.batch.size").parse::<u32>().unwrap() > 1);
+    // It is a private Redis.
+    assert!(text(redis, "server.address").ends_with("redis.sock") && !has(redis, "server.port"));
     let all = format!("{spans:?}");
     assert!(!all.contains("secret"), "neither users nor segments are in traces: {all}");
 }
@@ -111,6 +131,9 @@ async fn trace_of_a_shared_batch_is_linked_to_all_requests() {
     assert!(service.terminate().success());
 
     let spans = collector.spans();
+    let sent = named(&spans, "PIPELINE")[0];
+    let address = format!("redis://{}:{}", text(sent, "server.address"), text(sent, "server.port"));
+    assert_eq!(address, proxy.url());
     let batches = named(&spans, "batch");
     let [shared] = batches.iter().filter(|batch| !batch.links.is_empty()).collect::<Vec<_>>()[..] else {
         panic!("{batches:#?}")
@@ -168,6 +191,7 @@ async fn trace_names_the_kind_of_a_refusal() {
     let spans: Vec<_> = collector.spans().into_iter().filter(|span| hex(&span.trace_id) == TRACE).collect();
     let [.., refused] = named(&spans, "PIPELINE")[..] else { panic!("{spans:#?}") };
     assert_eq!(text(refused, "error.type"), "no_replicas");
+    assert_eq!(text(refused, "db.response.status_code"), "NOREPLICAS");
     assert_eq!(refused.status.as_ref().map(|status| status.code), Some(2));
 }
 
@@ -187,6 +211,78 @@ async fn trace_is_off_without_a_collector_and_logs_an_unreachable_one_once() {
     let log = service.terminate_for_log();
     let lines: Vec<_> = log.iter().filter(|line| line.contains("failed to send traces")).collect();
     assert_eq!(lines.len(), 1, "{log:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn trace_of_a_request_has_the_conventional_attributes_and_nothing_of_its_path() {
+    let collector = Collector::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let service = start(folder.path(), &collector, &["--admin-listen", "127.0.0.1:0"]);
+    let client = reqwest::Client::new();
+    let send = async |method: &str, path: &str, host: Option<&str>| {
+        let request = client.request(method.parse().unwrap(), format!("http://{}{path}", service.address));
+        let request = request.header("traceparent", format!("00-{TRACE}-{CALLER}-01")).header("user-agent", "probe/1");
+        let request = host.into_iter().fold(request, |request, host| request.header("host", host));
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(send("HEAD", "/segments/secret-name/count?window=7d", None).await, 200);
+    assert_eq!(send("GET", "/secret-path?secret=1", Some("localhost")).await, 404);
+    assert_eq!(send("BREW", "/segments", None).await, 405);
+    assert_eq!(send("GET", "/segments", Some("secret.example:80")).await, 421);
+    assert!(service.terminate().success());
+
+    let spans: Vec<_> = collector.spans().into_iter().filter(|span| span.kind() == SpanKind::Server).collect();
+    let one = |name: &str, status: &str| {
+        let named = named(&spans, name);
+        *named
+            .iter()
+            .find(|span| text(span, "http.response.status_code") == status)
+            .unwrap_or_else(|| panic!("{spans:#?}"))
+    };
+    let matched = one("HEAD /segments/{name}/count", "200");
+    for (key, value) in [
+        ("http.request.method", "HEAD"),
+        ("http.route", "/segments/{name}/count"),
+        ("url.path", "/segments/{name}/count"),
+        ("url.query", "REDACTED"),
+        ("user_agent.original", "probe/1"),
+    ] {
+        assert_eq!(text(matched, key), value, "{key}");
+    }
+    assert!(
+        !has(matched, "http.request.method_original") && !has(matched, "client.address") && !has(matched, "error.type")
+    );
+    let unmatched = one("GET", "404");
+    assert_eq!((text(unmatched, "url.path"), has(unmatched, "http.route")), ("REDACTED".to_owned(), false));
+    assert_eq!(
+        (text(unmatched, "server.address"), text(unmatched, "server.port")),
+        ("localhost".to_owned(), "80".to_owned())
+    );
+    let unknown = one("HTTP", "405");
+    assert_eq!(text(unknown, "http.request.method"), "_OTHER");
+    assert_eq!(text(unknown, "http.request.method_original"), "BREW");
+    assert!(!has(unknown, "url.query"));
+    one("GET", "421");
+    let all = format!("{spans:?}").replace("secret.example", "");
+    assert!(!all.contains("secret"), "{all}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn trace_is_off_if_the_environment_disables_it_and_its_endpoint_is_taken() {
+    let collector = Collector::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = format!("http://{}", collector.address);
+    let disabled = [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()), ("OTEL_SDK_DISABLED", "true")];
+    let service = Service::start_with_environment(folder.path(), &["--otlp-endpoint", &endpoint], &disabled);
+    let response = post(&service, "u1", &format!("00-{TRACE}-{CALLER}-01")).await;
+    assert!(response.headers().get("traceparent").is_none());
+    assert!(service.terminate().success());
+    assert!(collector.spans().is_empty());
+
+    let service = Service::start_with_environment(folder.path(), &[], &disabled[..1]);
+    assert_eq!(post(&service, "u1", &format!("00-{TRACE}-{CALLER}-01")).await.status(), 204);
+    assert!(service.terminate().success());
+    assert!(!collector.spans().is_empty());
 }
 
 #[rstest]
