@@ -83,9 +83,11 @@ impl StartLog {
         };
         let file = self.append_only_file(message.split_once(": ").map_or("", |(name, _)| name.trim()));
         let tool = if message.contains("valkey-check-aof") { "valkey-check-aof" } else { "redis-check-aof" };
-        // Since 7.0 the tool takes the manifest.
+        // Since 7.0 the tool takes the manifest. That of Valkey 9.1 doesn't know the base file of its own server, and
+        // repairs only a single file.
         let manifest = self.dir.join(APPEND_ONLY_DIR).join(MANIFEST);
-        let fix = if manifest.exists() { manifest } else { file.clone() };
+        let takes_manifest = tool == "redis-check-aof" && manifest.exists();
+        let fix = if takes_manifest { manifest } else { file.clone() };
         EmbeddedError::Damaged { file, tool, fix }
     }
 
