@@ -4,6 +4,7 @@
 mod architecture;
 mod deploy;
 mod documents;
+mod monitoring;
 mod openapi;
 mod problems;
 mod senders;
