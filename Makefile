@@ -41,7 +41,7 @@ lint: ## Check the format, and clippy without a warning
 doc: ## Build the documentation without a warning
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
 
-check-deploy: ## Check the alerts and the dashboard under deploy/ with promtool
+check-deploy: ## Check the alerts, their receivers and the dashboard under deploy/
 	@scripts/check-deploy
 
 check-examples: redis ## Run the clients of examples/ while the service and Redis are killed under them

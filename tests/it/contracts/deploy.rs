@@ -212,7 +212,8 @@ fn alerts_are_all_tested_and_explained(
     for name in names {
         assert!(name.starts_with(prefix), "{name}");
         assert!(page.contains(&format!("\n### {name}\n")), "{PAGE} doesn't explain {name}");
-        let link = format!("runbook_url: {PAGE}#{}\n", name.to_lowercase());
+        let page = format!(r#"{{{{ or $externalLabels.segment_estimator_runbook "{PAGE}" }}}}"#);
+        let link = format!("runbook_url: '{page}#{}'\n", name.to_lowercase());
         assert_eq!(alerts.matches(&link).count(), 1, "{name} has no link");
     }
 }

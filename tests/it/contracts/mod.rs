@@ -6,6 +6,7 @@ mod build_script;
 mod deploy;
 mod documents;
 mod links;
+mod monitoring;
 mod openapi;
 mod problems;
 mod release;
