@@ -188,9 +188,11 @@ impl Redis {
     }
 
     /// Returns the ACL rules for commands that not all versions know. With `CLIENT SETINFO` the service names itself.
+    /// Redis 7.0 refuses a rule for it, and Redis 6 takes any subcommand.
     pub fn acl_rules_of_the_version(&self) -> Vec<&'static str> {
         let [info]: [::redis::Value; 1] = self.call(&["COMMAND", "INFO", "client|setinfo"]);
-        if info == ::redis::Value::Nil { Vec::new() } else { vec!["+client|setinfo"] }
+        let is_refused = info == ::redis::Value::Nil && !engine_is_before((7, 0));
+        if is_refused { Vec::new() } else { vec!["+client|setinfo"] }
     }
 
     /// Returns the number of calls of a command since `CONFIG RESETSTAT`.

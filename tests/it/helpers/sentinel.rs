@@ -72,10 +72,12 @@ impl Sentinels {
         let primary = Server::start(arguments);
         let of_primary = ["--replicaof", "127.0.0.1", &primary.port];
         let replicas: Vec<_> = (0..replicas).map(|_| Server::start(&[&of_primary, arguments].concat())).collect();
-        let sentinels = (0..3).map(|_| Server::start_sentinel(&primary.port)).collect();
         let servers: Vec<_> = std::iter::once(primary).chain(replicas).collect();
+        // Before the sentinels, whose messages go to the replicas as well, so that these are always a bit behind.
+        let caught_up = async || servers[0].redis.replicas() == servers.len() - 1;
+        eventually("the replicas have caught up", caught_up).await;
+        let sentinels = (0..3).map(|_| Server::start_sentinel(&servers[0].port)).collect();
         let all = Self { servers, sentinels, frozen: Vec::new() };
-        eventually("the replicas have caught up", async || all[0].replicas() == all.servers.len() - 1).await;
         all.wait_until_ok().await;
         all
     }

@@ -1,13 +1,14 @@
 //! Redis Sentinel: the helpers that other tests rely on, and how the service finds the primary. `faults/sentinel.rs`
 //! tests it under load.
 
-use crate::helpers::{Sentinels, Service, eventually};
+use crate::helpers::{Redis, Sentinels, Service, eventually};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kill_primary_promotes_a_replica_and_the_old_one_returns_as_a_replica() {
     let mut sentinels = Sentinels::start().await;
     sentinels[sentinels.primary()].call::<()>(&["SET", "key", "value"]);
-    eventually("the replicas have the key", async || sentinels[sentinels.primary()].replicas() == 2).await;
+    let has_key = |replica: &Redis| replica.call::<Option<String>>(&["GET", "key"]).as_deref() == Some("value");
+    eventually("the replicas have the key", async || sentinels.replicas().all(has_key)).await;
     let killed = sentinels.kill_primary();
     sentinels.wait_until_failed_over(killed).await;
     assert_ne!(sentinels.primary(), killed);

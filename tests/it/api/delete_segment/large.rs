@@ -47,9 +47,11 @@ async fn delete_of_a_large_segment_holds_redis_for_a_fraction_of_a_blocking_dele
     for key in ["segment:sports", "other"] {
         fill(&redis, key, MEMBERS);
     }
-    redis.call::<()>(&["CONFIG", "SET", "slowlog-log-slower-than", "0", "slowlog-max-len", "1000"]);
     // Valkey deletes in the background by default.
-    redis.call::<()>(&["CONFIG", "SET", "lazyfree-lazy-user-del", "no"]);
+    let settings = [["slowlog-log-slower-than", "0"], ["slowlog-max-len", "1000"], ["lazyfree-lazy-user-del", "no"]];
+    for setting in settings {
+        redis.call::<()>(&[&["CONFIG", "SET"], &setting[..]].concat());
+    }
     redis.call::<()>(&["CONFIG", "RESETSTAT"]);
     redis.call::<()>(&["SLOWLOG", "RESET"]);
     redis.call::<()>(&["DEL", "other"]);
