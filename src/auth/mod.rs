@@ -10,6 +10,7 @@ mod jwt;
 mod keys;
 pub mod mint;
 mod principal;
+pub mod revoke;
 mod scope;
 mod usage;
 

@@ -1,4 +1,4 @@
-//! `segment-estimator token`: creates API keys and JSON Web Tokens.
+//! `segment-estimator token`: creates API keys and JSON Web Tokens, and revokes API keys.
 
 use std::io::Write;
 use std::time::Duration;
@@ -7,18 +7,21 @@ use clap::Args;
 
 use super::Outcome;
 use crate::auth::mint::{self, NewKey};
-use crate::auth::{AuthConfig, Scope};
+use crate::auth::{AuthConfig, Scope, revoke};
 use crate::domain::{Timestamp, parse_duration};
 
 /// The arguments of `token`.
 #[derive(Args)]
 pub(super) struct TokenCommand {
     /// Name of the holder
-    #[arg(long)]
-    name: String,
+    #[arg(long, required_unless_present = "revoke")]
+    name: Option<String>,
     /// Comma-separated scopes: segments:write, segments:read, segments:delete, users:read, users:delete
-    #[arg(long, required = true, value_delimiter = ',')]
+    #[arg(long, required_unless_present = "revoke", value_delimiter = ',')]
     scope: Vec<Scope>,
+    /// Remove the API key of this name from the file instead
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["name", "scope", "jwt"])]
+    revoke: Option<String>,
     /// Create a JSON Web Token, signed with the secret in `jwt_key_file`, instead of an API key
     #[arg(long)]
     jwt: bool,
@@ -35,7 +38,13 @@ impl TokenCommand {
     ///
     /// The reason in one line for the user.
     pub(super) fn run(&self, auth: &AuthConfig, out: &mut impl Write, err: &mut impl Write) -> Outcome {
-        let Self { name, scope, jwt, lifetime } = self;
+        let Self { name, scope, jwt, lifetime, revoke } = self;
+        if let Some(name) = revoke {
+            let path = auth.api_keys_file.as_ref().ok_or("--revoke needs api_keys_file")?;
+            revoke::api_key(path, name)?;
+            return Ok(writeln!(err, "revoked {name}")?);
+        }
+        let name = name.as_deref().unwrap_or_default();
         match (jwt, &auth.jwt, &auth.api_keys_file) {
             (true, Some(config), _) => {
                 writeln!(out, "{}", mint::jwt(config, name, scope, *lifetime, Timestamp::now())?)?;

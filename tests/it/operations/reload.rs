@@ -1,10 +1,10 @@
 //! Files of keys that change while the service runs, without a signal.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 
 use crate::api::api_keys::{Keys, make_key};
-use crate::helpers::{Client, Redis, TestApp, eventually, settings, settings_with};
+use crate::helpers::{Client, Redis, TestApp, binary, eventually, run, settings, settings_with};
 
 async fn status(client: &Client, key: &str) -> u16 {
     client.request("GET", "/segments/sports/count").bearer_auth(key).send().await.unwrap().status().as_u16()
@@ -25,6 +25,27 @@ async fn added_key_works_and_removed_key_ceases_without_a_signal() {
     fs::write(&keys.path, before).unwrap();
     eventually("the removed key is refused", async || status(&app, &second).await == 401).await;
     assert_eq!(status(&app, &first).await, 200);
+}
+
+#[tokio::test]
+async fn revoked_key_is_removed_from_the_file_and_refused() {
+    let (redis, keys) = (Redis::start(), Keys::new());
+    let [uss, analyst] = ["uss", "analyst"].map(|name| make_key(&keys.path, name, "segments:read"));
+    let app = TestApp::spawn_with_file_checks(&redis, keys.settings()).await;
+    let folder = keys.path.parent().unwrap();
+    let revoke = |name: &str| run(binary(folder).args(["token", "--revoke", name, "--api-keys-file"]).arg(&keys.path));
+    let mode = || fs::metadata(&keys.path).unwrap().permissions().mode();
+    let before = mode();
+
+    let unknown = revoke("nobody");
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&unknown.stderr).trim_end().ends_with("has no key named nobody"), "{unknown:?}");
+    assert_eq!(status(&app, &uss).await, 200);
+    let revoked = revoke("uss");
+    assert!(revoked.status.success(), "{revoked:?}");
+    eventually("the revoked key is refused", async || status(&app, &uss).await == 401).await;
+    assert_eq!(status(&app, &analyst).await, 200);
+    assert_eq!((mode(), fs::read_dir(folder).unwrap().count()), (before, 1));
 }
 
 #[tokio::test]
