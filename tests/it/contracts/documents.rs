@@ -143,10 +143,57 @@ fn compose_passes_on_every_setting() {
         // A value for a setting that compose fixes becomes a sentence that the service rejects.
         let is_refused = compose.contains(&format!("${{{variable}:+ (docker compose "));
         let is_fixed = ["listen", "admin_listen", "data_dir"].contains(name);
-        let has_default = compose.contains(&format!("{variable}: ${{{variable}:-redis://redis:6379}}"));
-        assert_eq!(has_default, *name == "redis_url", "{variable}");
+        // There are keys by default where the port is published beyond this machine.
+        let has_default = compose.contains(&format!("{variable}: ${{{variable}-${{ADDRESS:+/keys/api-keys.toml}}}}"));
+        assert_eq!(has_default, *name == "api_keys_file", "{variable}");
         assert_eq!(is_refused, is_fixed, "{variable}");
-        assert!(passed_on || is_fixed, "{variable}");
+        assert!(passed_on || is_fixed || has_default, "{variable}");
+    }
+}
+
+/// Returns the part of `docker-compose.yml` that is the service.
+fn compose_service(name: &str) -> String {
+    let compose = read("docker-compose.yml");
+    let (_, service) = compose.split_once(&format!("\n  {name}:")).unwrap_or_else(|| panic!("no service {name}"));
+    service.split("\n\n").next().unwrap().to_owned() + "\n"
+}
+
+#[test]
+fn compose_sends_the_made_password_to_its_own_redis_alone() {
+    let own = "ESTIMATOR_REDIS_PASSWORD_FILE: /run/redis/password\n";
+    let estimator = compose_service("estimator");
+    assert!(estimator.contains("ESTIMATOR_REDIS_URL: redis://redis:6379\n") && estimator.contains(own), "{estimator}");
+    let external = compose_service("external-estimator");
+    assert!(external.contains("ESTIMATOR_REDIS_PASSWORD_FILE: ${ESTIMATOR_REDIS_PASSWORD_FILE:-}\n"), "{external}");
+    assert!(!external.contains("redis-password"), "{external}");
+    // A URL would have no effect in the other profiles, so the start refuses it.
+    assert!(compose_service("prepare").contains("ESTIMATOR_REDIS_URL: ${ESTIMATOR_REDIS_URL:-}\n"));
+}
+
+#[test]
+fn compose_keeps_redis_from_what_watches_the_service() {
+    assert!(compose_service("redis").contains("    networks: [redis]\n"));
+    let compose = read("docker-compose.yml");
+    let (_, networks) = compose.split_once("\nnetworks:\n").unwrap();
+    let (networks, _) = networks.split_once("\nvolumes:\n").unwrap();
+    assert_eq!(networks.matches("internal: true").count(), 2, "{networks}");
+    for name in ["prometheus", "alertmanager", "grafana"] {
+        assert!(!compose_service(name).contains("networks:"), "{name} is in the default network alone");
+    }
+}
+
+#[test]
+fn compose_services_have_limits_and_rotate_their_logs() {
+    let compose = read("docker-compose.yml");
+    let (_, services) = compose.split_once("\nservices:\n").unwrap();
+    let (services, _) = services.split_once("\nnetworks:\n").unwrap();
+    // The others merge one of these.
+    let services: Vec<_> = services.split("\n\n").filter(|service| !service.contains("    <<: *")).collect();
+    assert!(services.len() > 6, "{services:?}");
+    for service in services {
+        for line in ["logging: *logging", "mem_limit: ", "pids_limit: ", "read_only: true", "cap_drop: [ALL]"] {
+            assert!(service.contains(&format!("\n    {line}")), "no {line} in {service}");
+        }
     }
 }
 

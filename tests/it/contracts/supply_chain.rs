@@ -142,11 +142,28 @@ fn base_images_can_be_replaced_by_a_digest() {
     for from in froms {
         let name = from.split(['{', '}']).nth(1).unwrap_or_else(|| panic!("{from} names no variable"));
         assert!(dockerfile.contains(&format!("\nARG {name}=")), "{from}");
-        assert!(compose.contains("args: [BUILD_IMAGE, RUNTIME_IMAGE, DEBUG_IMAGE]"));
+        assert!(compose.contains("args: [BUILD_IMAGE, RUNTIME_IMAGE, DEBUG_IMAGE, GIT_COMMIT]"));
         assert!(["BUILD_IMAGE", "RUNTIME_IMAGE", "DEBUG_IMAGE"].contains(&name), "{name}");
     }
     let images = compose.lines().filter_map(|line| line.trim().strip_prefix("image: "));
-    for image in images.filter(|image| *image != "segment-estimator") {
+    for image in images.filter(|image| *image != "segment-estimator:${TAG:-latest}") {
         assert!(image.starts_with("${") && image.contains("_IMAGE:-"), "{image}");
+    }
+}
+
+#[test]
+fn image_labels_have_the_version_and_the_licence_of_the_manifest() {
+    let dockerfile = read("Dockerfile");
+    let (version, licence) = (env!("CARGO_PKG_VERSION"), env!("CARGO_PKG_LICENSE"));
+    let description = env!("CARGO_PKG_DESCRIPTION");
+    assert_eq!(dockerfile.matches(&format!("\nARG VERSION={version}\n")).count(), 1);
+    for (label, value) in [
+        ("title", "segment-estimator"),
+        ("description", description),
+        ("version", "${VERSION}"),
+        ("revision", "${GIT_COMMIT}"),
+        ("licenses", licence),
+    ] {
+        assert!(dockerfile.contains(&format!("org.opencontainers.image.{label}=\"{value}\"")), "{label}");
     }
 }
