@@ -32,6 +32,7 @@
 //!
 //! Each may use those before it. `telemetry`, `auth` and `tls` are leaves that all may use.
 //!
+//! * `small_file`: reading files of keys, certificates and passwords.
 //! * [`domain`]: segments, users, visits, time and the window, without I/O.
 //! * [`redis`]: a Redis client for one server, sentinels or a cluster. It has no notion of segments.
 //! * [`store`]: the data model on Redis: keys, commands, partitions and their layout.
@@ -56,6 +57,7 @@ pub mod http;
 pub mod ingest;
 pub mod jobs;
 pub mod redis;
+mod small_file;
 pub mod store;
 mod telemetry;
 mod tls;

@@ -63,9 +63,9 @@ back_up() {
     fi
     log "wrote $file ($(wc -c <"$file" | tr -d ' ') bytes)"
     # Their names have the times.
-    backups | sort -r | tail -n "+$((keep + 1))" | while read -r old; do
-        rm -f "$old"
-        log "removed $old"
+    backups -exec basename {} \; | sort -r | tail -n "+$((keep + 1))" | while read -r old; do
+        rm -f "$folder/$old"
+        log "removed $folder/$old"
     done
 }
 
@@ -74,16 +74,19 @@ mode=once
 case ${1:-} in
 --every | --check)
     mode=$1 hours=${2:-}
-    case $hours in '' | *[!0-9]* | 0*) fail "$usage" ;; esac
+    case $hours in '' | *[!0-9]* | 0* | ?????*) fail "$usage" ;; esac
     shift 2
     ;;
 esac
 [ $# -ge 1 ] || fail "$usage"
 folder=$1
 shift
+# find takes a name with a dash for a condition.
+case $folder in /*) ;; *) folder=./$folder ;; esac
 [ -d "$folder" ] || fail "$folder is no folder"
+[ "$mode" = --check ] || [ -w "$folder" ] || fail "user $(id -u) can't write into $folder"
 keep=${BACKUP_KEEP:-14}
-case $keep in '' | *[!0-9]* | 0*) fail "BACKUP_KEEP must be a number of backups, 1 or more, and is $keep" ;; esac
+case $keep in '' | *[!0-9]* | 0* | ?????*) fail "BACKUP_KEEP must be a number of backups from 1 to 9999, and is $keep" ;; esac
 
 if [ "$mode" = --check ]; then
     has_recent "$hours" || fail "there is no backup of the last $hours hours in $folder"

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::{fmt, fs, io};
+use std::{fmt, io};
 
 use arc_swap::ArcSwapOption;
 
@@ -14,6 +14,7 @@ use super::keys::ApiKeys;
 use super::principal::Principal;
 use super::scope::Scope;
 use super::usage::KeySample;
+use crate::small_file;
 
 /// Where the keys are. Without any, every request is authorized.
 #[derive(Debug, Clone, Default)]
@@ -191,13 +192,14 @@ impl Keys {
         }
         let api = config.api_keys_file.as_deref().map(|path| {
             const SETTING: &str = "api_keys_file";
-            let text = fs::read_to_string(path).map_err(|error| KeysError::unreadable(SETTING, path, &error))?;
+            let text =
+                small_file::read_to_string(path).map_err(|error| KeysError::unreadable(SETTING, path, &error))?;
             ApiKeys::parse(&text).map_err(|why| KeysError::invalid(SETTING, path, &why))
         });
         let jwt = config.jwt.as_ref().map(|config| {
             const SETTING: &str = "jwt_key_file";
             let path = &config.key_file;
-            let content = fs::read(path).map_err(|error| KeysError::unreadable(SETTING, path, &error))?;
+            let content = small_file::read(path).map_err(|error| KeysError::unreadable(SETTING, path, &error))?;
             JwtVerifier::new(config, &content).map_err(|why| KeysError::invalid(SETTING, path, &why))
         });
         let (mut api, mut jwt) = (api.transpose()?, jwt.transpose()?);

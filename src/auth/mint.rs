@@ -16,6 +16,7 @@ use super::keys::{ApiKeys, digest_of};
 use super::principal::check_name;
 use super::scope::Scope;
 use crate::domain::Timestamp;
+use crate::small_file;
 
 /// Why a token can't be made, in one line.
 #[derive(Debug, thiserror::Error)]
@@ -112,7 +113,7 @@ pub fn jwt(
     }
     let path = &config.key_file;
     let failed = |why: String| MintError(format!("jwt_key_file: {why}"));
-    let content = std::fs::read(path);
+    let content = small_file::read(path);
     let content = content.map_err(|error| failed(format!("failed to read {}: {error}", path.display())))?;
     let secret = parse_secret(&content).map_err(|why| failed(format!("{}: {why}", path.display())))?;
     let key = EncodingKey::from_secret(secret);

@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, chown};
 use std::path::Path;
 
 use super::keys::ApiKeys;
+use crate::small_file;
 
 /// Why a key can't be revoked, in one line.
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +21,7 @@ pub struct RevokeError(String);
 /// A [`RevokeError`] if the file can't be read or written, or has no such key.
 pub fn api_key(path: &Path, name: &str) -> Result<(), RevokeError> {
     let failed = |verb, error: io::Error| RevokeError(format!("failed to {verb} {}: {error}", path.display()));
-    let text = fs::read_to_string(path).map_err(|error| failed("read", error))?;
+    let text = small_file::read_to_string(path).map_err(|error| failed("read", error))?;
     let rest = without(&text, name).map_err(|why| RevokeError(format!("{}: {why}", path.display())))?;
     replace(path, &rest).map_err(|error| failed("write", error))
 }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use redis::RedisConnectionInfo;
 
+use crate::small_file;
+
 /// The user, and the file with the password. They replace those of the URL.
 ///
 /// The file is read for each connection, so that a renewed password is used without a restart.
@@ -84,7 +86,7 @@ pub(crate) fn read_password(path: &Path) -> Result<String, String> {
 /// Reads the file of the setting `name`, without the byte order mark that editors on Windows write.
 pub(crate) fn read_file(name: &str, path: &Path) -> Result<Vec<u8>, String> {
     let mut content =
-        std::fs::read(path).map_err(|error| format!("{name}: failed to read {}: {error}", path.display()))?;
+        small_file::read(path).map_err(|error| format!("{name}: failed to read {}: {error}", path.display()))?;
     if content.starts_with(b"\xef\xbb\xbf") {
         content.drain(..3);
     }

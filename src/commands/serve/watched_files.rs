@@ -3,10 +3,11 @@
 //! Times of files are not enough: Kubernetes replaces a symbolic link to the folder of all files, and a copy may keep the
 //! time of its original. The files are small, so reading them costs microseconds.
 
-use std::fs;
 use std::path::PathBuf;
 
 use aws_lc_rs::digest::{Context, SHA256};
+
+use crate::small_file;
 
 /// Files that are loaded together.
 #[derive(Debug)]
@@ -66,7 +67,7 @@ impl WatchedFiles {
 fn fingerprint(paths: &[PathBuf]) -> Fingerprint {
     let mut digest = Context::new(&SHA256);
     for path in paths {
-        let (tag, content) = match fs::read(path) {
+        let (tag, content) = match small_file::read(path) {
             Ok(content) => (b'+', content),
             Err(error) => (b'-', error.to_string().into_bytes()),
         };

@@ -13,7 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::stream::Stream;
-use crate::tls;
+use crate::{small_file, tls};
 
 /// Files of the certificate and its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,7 +91,7 @@ fn config(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let pem = std::fs::read(path).map_err(PemError::Io);
+    let pem = small_file::read(path).map_err(PemError::Io);
     pem.and_then(|pem| tls::certificates(&pem)).map_err(|error| why(&error, "certificate"))
 }
 

@@ -96,7 +96,7 @@ fn backup_that_fails_says_why_and_removes_nothing() {
             back_up(folder.path(), "wrong", &["backups"], &redis),
             "backup: failed to take a backup: AUTH failed: WRONGPASS",
         ),
-        (back_up(folder.path(), PASSWORD, &["missing"], &redis), "backup: missing is no folder"),
+        (back_up(folder.path(), PASSWORD, &["missing"], &redis), "backup: ./missing is no folder"),
         (back_up(folder.path(), PASSWORD, &["--every", "0", "backups"], &redis), "backup: usage: backup.sh "),
     ];
     for (output, message) in expected {
