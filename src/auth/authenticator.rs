@@ -14,7 +14,7 @@ use super::keys::ApiKeys;
 use super::principal::Principal;
 use super::scope::Scope;
 use super::usage::KeySample;
-use crate::small_file;
+use crate::small_file::Contents;
 
 /// Where the keys are. Without any, every request is authorized.
 #[derive(Debug, Clone, Default)]
@@ -93,19 +93,25 @@ impl Authenticator {
     ///
     /// A [`KeysError`] if a file can't be used.
     pub fn load(config: AuthConfig) -> Result<Self, KeysError> {
-        let keys = ArcSwapOption::new(Keys::load(&config, 0, None)?.map(Arc::new));
+        let contents = Contents::read(&config.files());
+        Self::load_from(config, &contents)
+    }
+
+    /// As [`Self::load`], with `contents` of the files.
+    pub(crate) fn load_from(config: AuthConfig, contents: &Contents) -> Result<Self, KeysError> {
+        let keys = ArcSwapOption::new(Keys::load(&config, contents, 0, None)?.map(Arc::new));
         Ok(Self { config, keys, generations: AtomicU64::new(1) })
     }
 
-    /// Reloads the files. Checks in progress use the previous keys.
+    /// Reloads the keys from `contents` of the files. Checks in progress use the previous keys.
     ///
     /// # Errors
     ///
     /// A [`KeysError`] if a file can't be used. The previous keys are kept.
-    pub fn reload(&self) -> Result<(), KeysError> {
+    pub(crate) fn reload_from(&self, contents: &Contents) -> Result<(), KeysError> {
         let generation = self.generations.fetch_add(1, Ordering::Relaxed);
         let previous = self.keys.load();
-        self.keys.store(Keys::load(&self.config, generation, previous.as_deref())?.map(Arc::new));
+        self.keys.store(Keys::load(&self.config, contents, generation, previous.as_deref())?.map(Arc::new));
         Ok(())
     }
 
@@ -186,21 +192,25 @@ impl fmt::Debug for Authenticator {
 }
 
 impl Keys {
-    fn load(config: &AuthConfig, generation: u64, previous: Option<&Self>) -> Result<Option<Self>, KeysError> {
+    fn load(
+        config: &AuthConfig,
+        contents: &Contents,
+        generation: u64,
+        previous: Option<&Self>,
+    ) -> Result<Option<Self>, KeysError> {
         if config.api_keys_file.is_none() && config.jwt.is_none() {
             return Ok(None);
         }
         let api = config.api_keys_file.as_deref().map(|path| {
             const SETTING: &str = "api_keys_file";
-            let text =
-                small_file::read_to_string(path).map_err(|error| KeysError::unreadable(SETTING, path, &error))?;
-            ApiKeys::parse(&text).map_err(|why| KeysError::invalid(SETTING, path, &why))
+            let text = contents.text_of(path).map_err(|error| KeysError::unreadable(SETTING, path, &error))?;
+            ApiKeys::parse(text).map_err(|why| KeysError::invalid(SETTING, path, &why))
         });
         let jwt = config.jwt.as_ref().map(|config| {
             const SETTING: &str = "jwt_key_file";
             let path = &config.key_file;
-            let content = small_file::read(path).map_err(|error| KeysError::unreadable(SETTING, path, &error))?;
-            JwtVerifier::new(config, &content).map_err(|why| KeysError::invalid(SETTING, path, &why))
+            let content = contents.of(path).map_err(|error| KeysError::unreadable(SETTING, path, &error))?;
+            JwtVerifier::new(config, content).map_err(|why| KeysError::invalid(SETTING, path, &why))
         });
         let (mut api, mut jwt) = (api.transpose()?, jwt.transpose()?);
         if let (Some(api), Some(previous)) = (&mut api, previous.and_then(|keys| keys.api.as_ref())) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::watched_files::{Change, WatchedFiles};
 use crate::auth::{AuthConfig, Authenticator, KeyCounts, KeysError};
 use crate::http::{Tls, TlsError, TlsFiles};
+use crate::small_file::Contents;
 use crate::telemetry::Metrics;
 
 /// Loaded files that are watched.
@@ -34,8 +35,8 @@ impl ReloadedFiles {
         config: AuthConfig,
         metrics: &Arc<Metrics>,
     ) -> Result<(Arc<Authenticator>, Option<Self>), KeysError> {
-        let files = WatchedFiles::new(config.files());
-        let authenticator = Arc::new(Authenticator::load(config)?);
+        let (files, contents) = WatchedFiles::read(config.files());
+        let authenticator = Arc::new(Authenticator::load_from(config, &contents)?);
         let content = (!authenticator.is_open()).then(|| Content::Keys(Arc::clone(&authenticator)));
         Ok((authenticator, content.map(|content| Self::loaded(content, files, metrics))))
     }
@@ -46,8 +47,8 @@ impl ReloadedFiles {
     ///
     /// A [`TlsError`] if a file can't be used.
     pub(super) fn certificate(files: TlsFiles, metrics: &Arc<Metrics>) -> Result<(Tls, Self), TlsError> {
-        let watched = WatchedFiles::new(vec![files.cert.clone(), files.key.clone()]);
-        let tls = Tls::load(files)?;
+        let (watched, contents) = WatchedFiles::read(files.paths());
+        let tls = Tls::load_from(files, &contents)?;
         Ok((tls.clone(), Self::loaded(Content::Certificate(tls), watched, metrics)))
     }
 
@@ -58,32 +59,29 @@ impl ReloadedFiles {
 
     /// Reloads the files, and reports the outcome.
     pub(super) fn reload(&mut self) {
-        self.files.mark_loaded();
+        let contents = self.files.read_again();
         self.unreported = None;
-        match self.content.load() {
+        match self.content.load(&contents) {
             Ok(()) => self.report_success(),
             Err(error) => self.report_failure(&error),
         }
     }
 
-    /// Reloads the files if they have changed.
+    /// Reloads the files if they have changed. Returns what [`WatchedFiles::check`] found.
     ///
     /// A failure is reported by the next check, if it lasts until then: a certificate and its key may be replaced one
     /// after the other, and don't match in between.
     pub(super) fn check(&mut self) -> Change {
         let change = self.files.check();
-        let before = if change == Change::Unsettled { None } else { self.unreported.take() };
-        if change == Change::Settled {
-            match self.content.load() {
-                Ok(()) => {
-                    self.report_success();
-                    return change;
-                }
-                Err(error) if before.is_none() => self.unreported = Some(error),
-                Err(error) => self.report_failure(&error),
-            }
-        } else if let Some(error) = before {
-            self.report_failure(&error);
+        let before = if matches!(change, Change::Unsettled) { None } else { self.unreported.take() };
+        match (&change, before) {
+            (Change::Settled(contents), before) => match (self.content.load(contents), before) {
+                (Ok(()), _) => self.report_success(),
+                (Err(error), None) => self.unreported = Some(error),
+                (Err(error), Some(_)) => self.report_failure(&error),
+            },
+            (_, Some(error)) => self.report_failure(&error),
+            (_, None) => {}
         }
         change
     }
@@ -119,10 +117,10 @@ impl Content {
         }
     }
 
-    fn load(&self) -> Result<(), String> {
+    fn load(&self, contents: &Contents) -> Result<(), String> {
         match self {
-            Self::Keys(authenticator) => authenticator.reload().map_err(|error| error.to_string()),
-            Self::Certificate(tls) => tls.reload().map_err(|error| error.to_string()),
+            Self::Keys(authenticator) => authenticator.reload_from(contents).map_err(|error| error.to_string()),
+            Self::Certificate(tls) => tls.reload_from(contents).map_err(|error| error.to_string()),
         }
     }
 }
@@ -182,6 +180,15 @@ mod tests {
             let is_successful = self.metrics.render().contains("estimator_reload_successful{files=\"keys\"} 1");
             (self.authenticator.key_counts().api.unwrap(), is_successful)
         }
+    }
+
+    /// Checks the files `N` times.
+    fn changes<const N: usize>(files: &mut ReloadedFiles) -> [&'static str; N] {
+        [(); N].map(|()| match files.check() {
+            Change::None => "none",
+            Change::Unsettled => "unsettled",
+            Change::Settled(_) => "settled",
+        })
     }
 
     #[track_caller]
@@ -261,10 +268,10 @@ mod tests {
         let config = AuthConfig { api_keys_file: Some(path("keys.toml")), jwt: None };
         let (authenticator, files) = ReloadedFiles::keys(config, &Arc::default()).unwrap();
         let mut files = files.unwrap();
-        assert_eq!(files.check(), Change::None);
+        assert!(matches!(files.check(), Change::None));
         link("second", "next");
         fs::rename(path("next"), path("data")).unwrap();
-        assert_eq!((files.check(), files.check(), files.check()), (Change::Unsettled, Change::Settled, Change::None));
+        assert_eq!(changes::<3>(&mut files), ["unsettled", "settled", "none"]);
         assert_eq!(authenticator.key_counts().api, Some(2));
     }
 
@@ -289,14 +296,14 @@ mod tests {
         let guard = tracing::subscriber::set_default(captured.subscriber());
         let (certificate, key) = pair();
         write("server.pem", &certificate);
-        assert_eq!((files.check(), files.check()), (Change::Unsettled, Change::Settled));
+        assert_eq!(changes::<2>(&mut files), ["unsettled", "settled"]);
         write("server.key", &key);
-        assert_eq!((files.check(), files.check()), (Change::Unsettled, Change::Settled));
+        assert_eq!(changes::<2>(&mut files), ["unsettled", "settled"]);
         assert_only_line(&captured.lines(), "reloaded the certificate");
 
         // A certificate whose key never comes is a failure.
         write("server.pem", &pair().0);
-        assert_eq!((files.check(), files.check(), files.check()), (Change::Unsettled, Change::Settled, Change::None));
+        assert_eq!(changes::<3>(&mut files), ["unsettled", "settled", "none"]);
         drop(guard);
         let lines = captured.lines();
         assert!(lines.len() == 2 && lines[1].contains("can't be used with the certificate"), "{lines:#?}");

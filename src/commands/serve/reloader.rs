@@ -98,11 +98,18 @@ impl ReloadJob {
 
     /// Reloads the files that have changed. Returns whether some may still be changing.
     fn check(&mut self) -> bool {
-        let changes: Vec<_> = self.files.iter_mut().map(ReloadedFiles::check).collect();
-        if changes.contains(&Change::Settled) {
+        let (mut is_settled, mut is_unsettled) = (false, false);
+        for files in &mut self.files {
+            match files.check() {
+                Change::None => {}
+                Change::Unsettled => is_unsettled = true,
+                Change::Settled(_) => is_settled = true,
+            }
+        }
+        if is_settled {
             self.report();
         }
-        changes.contains(&Change::Unsettled)
+        is_unsettled
     }
 
     /// Updates the gauges of keys, and warns of exposed files.

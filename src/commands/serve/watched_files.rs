@@ -5,46 +5,40 @@
 
 use std::path::PathBuf;
 
-use aws_lc_rs::digest::{Context, SHA256};
-
-use crate::small_file;
+use crate::small_file::{Contents, Fingerprint};
 
 /// Files that are loaded together.
 #[derive(Debug)]
 pub(super) struct WatchedFiles {
     paths: Vec<PathBuf>,
-    /// The content that was loaded last, successfully or not.
+    /// The contents that were loaded last, successfully or not.
     loaded: Fingerprint,
-    /// Another content, found by the last check.
+    /// Other contents, found by the last check.
     found: Option<Fingerprint>,
 }
 
 /// The result of a check.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
-    /// The content is the loaded one.
+    /// The contents are the loaded ones.
     None,
-    /// The content has changed since the last check, and may still be changing.
+    /// The contents have changed since the last check, and may still be changing.
     Unsettled,
-    /// The last two checks found the same new content.
-    Settled,
+    /// The last two checks found the same new contents: these.
+    Settled(Contents),
 }
 
-/// A digest of the content of all files. A file that can't be read counts by its error.
-type Fingerprint = Vec<u8>;
-
 impl WatchedFiles {
-    /// Watches `paths` from their present content on. Call it before the content is loaded: a change during the load is
-    /// then a change.
-    pub(super) fn new(paths: Vec<PathBuf>) -> Self {
-        let loaded = fingerprint(&paths);
-        Self { paths, loaded, found: None }
+    /// Reads the files at `paths`, and watches them from these contents on.
+    pub(super) fn read(paths: Vec<PathBuf>) -> (Self, Contents) {
+        let contents = Contents::read(&paths);
+        (Self { paths, loaded: contents.fingerprint(), found: None }, contents)
     }
 
-    /// Reads the files. The content becomes the loaded one when two checks in a row have found it, because a program may
-    /// be writing the file: an emptied file of keys revokes all of them.
+    /// Reads the files. The contents become the loaded ones when two checks in a row have found them, because a program
+    /// may be writing a file: an emptied file of keys revokes all of them.
     pub(super) fn check(&mut self) -> Change {
-        let now = fingerprint(&self.paths);
+        let contents = Contents::read(&self.paths);
+        let now = contents.fingerprint();
         if now == self.loaded {
             self.found = None;
             return Change::None;
@@ -53,27 +47,14 @@ impl WatchedFiles {
             self.found = Some(now);
             return Change::Unsettled;
         }
-        self.loaded = now;
-        self.found = None;
-        Change::Settled
+        (self.loaded, self.found) = (now, None);
+        Change::Settled(contents)
     }
 
-    /// Takes the present content as the loaded one.
-    pub(super) fn mark_loaded(&mut self) {
-        (self.loaded, self.found) = (fingerprint(&self.paths), None);
+    /// Reads the files. The contents become the loaded ones at once.
+    pub(super) fn read_again(&mut self) -> Contents {
+        let contents = Contents::read(&self.paths);
+        (self.loaded, self.found) = (contents.fingerprint(), None);
+        contents
     }
-}
-
-fn fingerprint(paths: &[PathBuf]) -> Fingerprint {
-    let mut digest = Context::new(&SHA256);
-    for path in paths {
-        let (tag, content) = match small_file::read(path) {
-            Ok(content) => (b'+', content),
-            Err(error) => (b'-', error.to_string().into_bytes()),
-        };
-        digest.update(&[tag]);
-        digest.update(&content.len().to_le_bytes());
-        digest.update(&content);
-    }
-    digest.finish().as_ref().to_vec()
 }

@@ -2,18 +2,19 @@
 
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
+use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::{Error as PemError, PemObject as _};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::stream::Stream;
-use crate::{small_file, tls};
+use crate::small_file::Contents;
+use crate::tls;
 
 /// Files of the certificate and its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +23,13 @@ pub struct TlsFiles {
     pub cert: PathBuf,
     /// The private key in PEM.
     pub key: PathBuf,
+}
+
+impl TlsFiles {
+    /// Returns the paths of both files.
+    pub(crate) fn paths(&self) -> Vec<PathBuf> {
+        vec![self.cert.clone(), self.key.clone()]
+    }
 }
 
 /// TLS with the current certificate. Clones share it.
@@ -49,17 +57,23 @@ impl Tls {
     ///
     /// A [`TlsError`] if a file can't be used.
     pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
-        let config = ArcSwap::from_pointee(config(&files)?);
+        let contents = Contents::read(&files.paths());
+        Self::load_from(files, &contents)
+    }
+
+    /// As [`Self::load`], with `contents` of the files.
+    pub(crate) fn load_from(files: TlsFiles, contents: &Contents) -> Result<Self, TlsError> {
+        let config = ArcSwap::from_pointee(config(&files, contents)?);
         Ok(Self(Arc::new(Inner { files, config })))
     }
 
-    /// Reloads the files. Open connections keep the previous certificate.
+    /// Reloads the certificate from `contents` of the files. Open connections keep the previous one.
     ///
     /// # Errors
     ///
     /// A [`TlsError`] if a file can't be used. The previous certificate stays.
-    pub fn reload(&self) -> Result<(), TlsError> {
-        self.0.config.store(Arc::new(config(&self.0.files)?));
+    pub(crate) fn reload_from(&self, contents: &Contents) -> Result<(), TlsError> {
+        self.0.config.store(Arc::new(config(&self.0.files, contents)?));
         Ok(())
     }
 
@@ -75,11 +89,13 @@ impl fmt::Debug for Tls {
     }
 }
 
-fn config(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
+fn config(files: &TlsFiles, contents: &Contents) -> Result<ServerConfig, TlsError> {
     let cert_error = |why| TlsError { setting: "tls_cert_file", path: files.cert.clone(), why };
     let key_error = |why| TlsError { setting: "tls_key_file", path: files.key.clone(), why };
-    let certs = certificates(&files.cert).map_err(cert_error)?;
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| key_error(why(&error, "private key")))?;
+    let pem = |path| contents.of(path).map_err(PemError::Io);
+    let certs = pem(&files.cert).and_then(tls::certificates).map_err(|error| cert_error(why(&error, "certificate")))?;
+    let key = pem(&files.key).and_then(PrivateKeyDer::from_pem_slice);
+    let key = key.map_err(|error| key_error(why(&error, "private key")))?;
     let config = ServerConfig::builder_with_provider(tls::provider())
         .with_safe_default_protocol_versions()
         .expect("the provider has TLS 1.2 and 1.3");
@@ -88,11 +104,6 @@ fn config(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
     // Makes clients that also offer HTTP/2 choose HTTP/1.1.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let pem = small_file::read(path).map_err(PemError::Io);
-    pem.and_then(|pem| tls::certificates(&pem)).map_err(|error| why(&error, "certificate"))
 }
 
 /// Describes the error without the content of the file.
