@@ -9,7 +9,6 @@ use super::layout::{Attempt, KnownLayout};
 use super::partition::hash;
 use super::{Batch, Error, KeySet, Layout, MembersCursor, Partition, Store};
 use crate::domain::{SegmentName, Timestamp, UserId, Visit};
-use crate::redis::{self, Request};
 
 /// A user and a segment.
 pub type UserInSegment = (UserId<'static>, SegmentName<'static>);
@@ -81,19 +80,14 @@ impl Store {
                 let (user, segment) = pair;
                 if let Some(actual) = actual.filter(|actual| expected.is_none_or(|expected| expected < *actual)) {
                     let target = new.of(hash(user.as_str()));
-                    removals.push(self.guarded_removal(layout, target, user, segment, actual));
+                    removals.push((target, pair, actual));
                 }
                 if let Some(seen_at) = expected {
                     missing.add(&Visit { user_id: user.clone(), segment: segment.clone(), seen_at });
                 }
             }
-            // A pair in a slot that is migrating is among `changed`, and is settled by the next call.
-            let request_of = |removals| Request::each(removals).nil_for(redis::Error::is_try_again);
-            for removed in self.client.send_by_server::<Option<i64>>(removals, request_of).await? {
-                if removed? == Some(-1) {
-                    return Err(Error::LayoutChanged);
-                }
-            }
+            // What is left out is among `changed`, and removed by the next call.
+            self.remove_unchanged(removals, &known).await?;
             if !missing.is_empty() {
                 self.copy(layout, new, &missing).await?;
             }

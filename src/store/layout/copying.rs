@@ -1,21 +1,27 @@
 //! Writing to the new key set of a resharding. Every write is guarded: a process that resumes after a later step writes
 //! nothing. Otherwise its last page would bring members back that were deleted since then.
 
+use std::collections::BTreeSet;
+
 use ::redis::{Cmd, Value, cmd};
 use futures_util::future::try_join_all;
 
 use super::KnownLayout;
-use crate::domain::{SegmentName, Timestamp, UserId};
-use crate::redis::{self, Slot};
+use crate::domain::Timestamp;
+use crate::redis;
 use crate::store::batch::PartitionBatch;
-use crate::store::{Batch, Error, KeySet, Layout, Partition, Store};
+use crate::store::{Batch, Error, KeySet, Layout, Partition, Store, UserInSegment};
 
 /// Writes the members `ARGV[3..]`, each with its score before it, to the segment `KEYS[2]`, and the name `ARGV[2]` to the
-/// index `KEYS[3]`. Returns 0.
+/// index `KEYS[3]`. Returns 0, or 1 if the segment has another type. Without a record, a later resharding has deleted the
+/// key set, and nothing is written either.
 const COPY: &str = unless_later!(
     "\
+if not is_record then return -1 end
+local names = redis.pcall('ZCARD', KEYS[3])
+if type(names) ~= 'number' then return names end
 local added = redis.pcall('ZADD', KEYS[2], 'GT', unpack(ARGV, 3))
-if type(added) ~= 'number' then return added end
+if type(added) ~= 'number' then return string.find(added.err, 'WRONGTYPE', 1, true) and 1 or added end
 redis.call('ZADD', KEYS[3], 0, ARGV[2])
 return 0"
 );
@@ -52,21 +58,24 @@ impl Store {
         known: &KnownLayout,
     ) -> Result<(), Error> {
         let partitions: Vec<_> = batches.iter().map(|batch| batch.partition).collect();
-        let copies: Vec<_> = batches
-            .iter()
-            .flat_map(|of_partition| {
-                let names = batch.segment_names();
-                of_partition.commands().map(move |(segment, command)| {
-                    let partition = of_partition.partition;
-                    (partition.slot(), self.guarded_copy(&known.layout, partition, &names[segment], command))
-                })
-            })
-            .collect();
+        let names = batch.segment_names();
+        let (mut places, mut copies) = (Vec::new(), Vec::new());
+        for of_partition in &batches {
+            let partition = of_partition.partition;
+            for (segment, command) in of_partition.commands() {
+                places.push((partition, segment));
+                copies.push((partition.slot(), self.guarded_copy(&known.layout, partition, &names[segment], command)));
+            }
+        }
         loop {
             let request = self.writes_to(&partitions, copies.iter().cloned()).nil_for(redis::Error::is_try_again);
             let (answers, is_confirmed) = self.send_writes(request, known).await?;
             if !is_confirmed || answers.contains(&Value::Int(-1)) {
                 return Err(Error::LayoutChanged);
+            }
+            if let Some(index) = answers.iter().position(|answer| *answer == Value::Int(1)) {
+                let (partition, segment) = places[index];
+                return Err(self.foreign_key(self.key_names.segment(partition, &names[segment])));
             }
             // All are repeated: `GT` makes a copy idempotent.
             if !answers.contains(&Value::Nil) {
@@ -89,20 +98,33 @@ impl Store {
         script
     }
 
-    /// Returns a command that removes `user` from `segment` in `partition`, unless the time of the last visit is no longer
-    /// `seen_at`, or a layout later than `layout` is in force there. Its answer is then -1.
-    pub(in crate::store) fn guarded_removal(
+    /// Removes each of `removals`: a user from a segment, in the partition, unless the time of the last visit is no longer
+    /// this one. Waits for replicas as [`Self::copy`] does. A removal in a slot that is migrating is left out.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::copy`].
+    pub(in crate::store) async fn remove_unchanged(
         &self,
-        layout: &Layout,
-        partition: Partition,
-        user: &UserId<'_>,
-        segment: &SegmentName<'_>,
-        seen_at: Timestamp,
-    ) -> (Slot, Cmd) {
-        let mut script = cmd("EVAL");
-        script.arg(REMOVE_UNCHANGED).arg(2).arg(self.key_names.layout_of(partition));
-        script.arg(self.key_names.segment(partition, segment.as_str()));
-        script.arg(layout.epoch()).arg(user.as_str()).arg(seen_at.as_score());
-        (partition.slot(), script)
+        removals: Vec<(Partition, &UserInSegment, Timestamp)>,
+        known: &KnownLayout,
+    ) -> Result<(), Error> {
+        for removals in self.client.group_by_server(removals, |(partition, ..)| partition.slot()).await? {
+            let partitions: BTreeSet<_> = removals.iter().map(|(partition, ..)| *partition).collect();
+            let partitions: Vec<_> = partitions.into_iter().collect();
+            let commands = removals.into_iter().map(|(partition, (user, segment), seen_at)| {
+                let mut script = cmd("EVAL");
+                script.arg(REMOVE_UNCHANGED).arg(2).arg(self.key_names.layout_of(partition));
+                script.arg(self.key_names.segment(partition, segment.as_str()));
+                script.arg(known.layout.epoch()).arg(user.as_str()).arg(seen_at.as_score());
+                (partition.slot(), script)
+            });
+            let request = self.writes_to(&partitions, commands).nil_for(redis::Error::is_try_again);
+            let (answers, is_confirmed) = self.send_writes(request, known).await?;
+            if !is_confirmed || answers.contains(&Value::Int(-1)) {
+                return Err(Error::LayoutChanged);
+            }
+        }
+        Ok(())
     }
 }

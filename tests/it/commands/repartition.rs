@@ -200,6 +200,12 @@ async fn copy_with_an_outdated_layout_brings_nothing_back(#[case] from: &str, #[
     assert_eq!(store.copy(&backfill, target, &page).await, Err(Error::LayoutChanged));
     assert_eq!((app.count("sports").await, app.count("news").await), (1, 0));
     assert!(redis.sets().iter().all(|key| !key.ends_with("segment:news")), "{:?}", redis.sets());
+
+    // After a second move, the key set of the copy has no record any more.
+    repartition(&folder, &redis, "16");
+    let before = redis.sets();
+    assert_eq!(store.copy(&backfill, target, &page).await, Err(Error::LayoutChanged));
+    assert_eq!(redis.sets(), before);
 }
 
 #[rstest]
