@@ -5,6 +5,7 @@ mod resharding;
 use std::panic::Location;
 
 use reqwest::{Response, StatusCode};
+use rstest::rstest;
 use segment_estimator::config::RawSettings;
 use segment_estimator::domain::Timestamp;
 use segment_estimator::store::{Batch, Partitions, Phase, Resharding};
@@ -275,7 +276,8 @@ async fn segments_and_delete_work_on_a_cluster() {
 /// Returns the message, the request id, the caller and the status of each line of `log` about a deletion.
 fn deletions(log: &[String]) -> Vec<(String, String, Value, Value)> {
     let events = log.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let events = events.filter(|event| event["message"].as_str().unwrap().contains("a user"));
+    let is_deletion = |message: &str| message.contains("a user") || message.contains("a segment");
+    let events = events.filter(|event| is_deletion(event["message"].as_str().unwrap()));
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     events
         .map(|event| {
@@ -302,15 +304,18 @@ async fn delete_logs_the_caller_if_known_and_never_the_user() {
     assert!(!log.iter().any(|line| line.contains("secret-user")), "{log:#?}");
 }
 
+#[rstest]
+#[case::user("/users/secret-user", "failed to delete a user")]
+#[case::user_from_a_segment("/segments/sports/users/secret-user", "failed to remove a user from a segment")]
+#[case::segment("/segments/sports", "failed to delete a segment")]
 #[tokio::test]
-async fn delete_logs_the_caller_when_the_service_is_overloaded() {
+async fn delete_logs_the_caller_when_the_service_is_overloaded(#[case] path: &str, #[case] message: &str) {
     let folder = tempfile::tempdir().unwrap();
     let keys = folder.path().join("keys.toml");
-    let officer = make_key(&keys, "officer", "segments:write,users:delete");
+    let officer = make_key(&keys, "officer", "segments:write,segments:delete,users:delete");
     let service = Service::start(folder.path(), &["--api-keys-file", keys.to_str().unwrap(), "--max-requests", "1"]);
-    let delete = |key: &str, id: &str| {
-        service.request("DELETE", "/users/secret-user").bearer_auth(key).header("x-request-id", id).send()
-    };
+    let delete =
+        |key: &str, id: &str| service.request("DELETE", path).bearer_auth(key).header("x-request-id", id).send();
     let mut stream = Upload::begin_with_token(service.address, &officer).await;
     stream.send(b"{\"user_id\":\"u1\",\"segment\":\"sports\"}\n").await;
     eventually("the stream is in flight", async || delete(&officer, "probe").await.unwrap().status() == 503).await;
@@ -319,7 +324,7 @@ async fn delete_logs_the_caller_when_the_service_is_overloaded() {
     assert_eq!(stream.end().await.0, 200);
     let log = service.terminate_for_log();
     let lines: Vec<_> = deletions(&log).into_iter().filter(|(_, id, ..)| id != "probe").collect();
-    assert_eq!(lines, [("failed to delete a user".to_owned(), "refused".to_owned(), json!("officer"), json!(503))]);
+    assert_eq!(lines, [(message.to_owned(), "refused".to_owned(), json!("officer"), json!(503))]);
 }
 
 // The proxy needs a thread while the test waits for the start of the service.
