@@ -46,10 +46,17 @@ impl History {
         self.interval.map(Interval::duration)
     }
 
-    /// Returns when the next sample is due; `None` if this instance doesn't sample.
-    #[must_use]
-    pub fn next_sample_at(&self, now: Timestamp) -> Option<Timestamp> {
-        self.interval.map(|interval| interval.tick(now) + interval.duration())
+    /// Returns the tick of the next samples; `None` if this instance doesn't sample. It is the one of `now` until that
+    /// is complete or its deadline is over, then the one after it.
+    ///
+    /// # Errors
+    ///
+    /// A [`store::Error`] if Redis failed.
+    pub async fn next_sample_at(&self, now: Timestamp) -> Result<Option<Timestamp>, store::Error> {
+        let Some(interval) = self.interval else { return Ok(None) };
+        let tick = interval.tick(now);
+        let is_over = now >= interval.deadline(tick) || self.store.is_complete(tick, now).await?;
+        Ok(Some(if is_over { tick + interval.duration() } else { tick }))
     }
 
     /// Returns the points of `segment` from the step of `from` through the step of `to`. Steps start at multiples of

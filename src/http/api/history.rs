@@ -42,10 +42,12 @@ struct SegmentHistory {
     /// The time of the answer, by the service's clock.
     #[schema(format = DateTime)]
     as_of: String,
-    /// The time of the first sample; null before it. Every point before it is null.
+    /// The time of the first sample; null before it. Every point whose step ends at this time or earlier is null. If only
+    /// the points tell it, it is the earliest of their `sampled_at`.
     #[schema(required, format = DateTime)]
     first_sampled_at: Option<String>,
-    /// When the next sample is due; null if this instance doesn't sample.
+    /// When the next sample is due; null if this instance doesn't sample. A time before `as_of` means that the sample is
+    /// due and not complete: it is taken within a sixth of the sampling interval, or left out.
     #[schema(required, format = DateTime)]
     next_sample_at: Option<String>,
     /// A point for each step, the earliest first.
@@ -191,7 +193,8 @@ fn parse_step(text: &str, history: &History) -> std::result::Result<Duration, St
 ///
 /// The service samples the counts of all segments periodically, every hour by default, and keeps the samples for 13
 /// months. Each step has one point: the last sample in it with its time, `sampled_at`. Both are null if there is none
-/// because nothing was sampled or the segment had no users. A new service has its first samples at the next full hour.
+/// because nothing was sampled or the segment had no users. The first samples of a new service are those of
+/// `next_sample_at`: of the last tick of the interval if at most a sixth of the interval has passed since, else of the next.
 #[utoipa::path(
     get,
     path = "/segments/{name}/history",
@@ -238,10 +241,14 @@ pub async fn history(
     let now = state.synced_now().await?;
     let range = range.resolve(now, &state.history)?;
     let names = [&segment];
+    // Before the points, so that these have all samples before it.
+    let next_sample_at = state.history.next_sample_at(now).await?;
     let points = state.history.of(&segment, range.from, range.to, range.step);
     let (points, changes) = tokio::try_join!(points, state.estimator.changes_of(&names, now))?;
-    let has_samples = points.iter().any(|point| point.count.is_some());
-    let known = state.estimator.is_known(&segment, has_samples).await?;
+    let first_in_points = points.iter().find_map(|point| point.sampled_at);
+    // The change record is added after the samples, and earlier versions had none.
+    let first_sampled_at = changes[0].first_sampled_at.into_iter().chain(first_in_points).min();
+    let known = state.estimator.is_known(&segment, first_in_points.is_some()).await?;
     let [from, to] = range.step_starts();
     Ok(responder.respond(&SegmentHistory {
         segment: segment.to_string(),
@@ -250,8 +257,8 @@ pub async fn history(
         to,
         step_seconds: range.step.as_secs(),
         as_of: now.to_string(),
-        first_sampled_at: changes[0].first_sampled_at.map(|at| at.to_string()),
-        next_sample_at: state.history.next_sample_at(now).map(|at| at.to_string()),
+        first_sampled_at: first_sampled_at.map(|at| at.to_string()),
+        next_sample_at: next_sample_at.map(|at| at.to_string()),
         points: points.iter().map(Point::from).collect(),
     }))
 }

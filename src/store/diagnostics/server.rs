@@ -4,7 +4,7 @@ use std::fmt;
 
 use ::redis::{Value, pipe};
 
-use super::{EvictionPolicy, Permissions};
+use super::{EvictionPolicy, HiddenSettings, Permissions, engine};
 use crate::domain::counted;
 use crate::redis::{self, Request, Slot, WriteAcks, info_field};
 use crate::store::{Error, KeySet, Partition, Partitions, Store};
@@ -34,37 +34,6 @@ pub struct Server {
     pub permissions: Permissions,
 }
 
-/// Why the settings of a server are unknown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HiddenSettings {
-    /// An ACL forbids `CONFIG GET`.
-    Forbidden,
-    /// The server has no `CONFIG`, as most managed services.
-    NoCommand,
-}
-
-impl HiddenSettings {
-    /// Returns what the answer to `CONFIG GET` says; `None` if it has a value or another error.
-    fn from_refusal(error: &redis::Error) -> Option<Self> {
-        match error {
-            error if error.is_forbidden() => Some(Self::Forbidden),
-            error if error.is_unknown_command() => Some(Self::NoCommand),
-            _ => None,
-        }
-    }
-}
-
-/// Formats the consequence as a predicate: `Redis ...`.
-impl fmt::Display for HiddenSettings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Forbidden => "doesn't show its settings, since its ACL forbids `CONFIG GET`",
-            Self::NoCommand => "doesn't show its settings, since it has no `CONFIG`, as most managed services",
-        })?;
-        f.write_str(": check appendfsync and zset-max-listpack-entries where it is configured")
-    }
-}
-
 impl Server {
     /// The sections of `INFO` that are read.
     const SECTIONS: [&str; 4] = ["server", "memory", "persistence", "replication"];
@@ -73,7 +42,7 @@ impl Server {
     fn from_info(info: &str, permissions: Permissions) -> Self {
         let field = |name| info_field(info, name).map(str::to_owned);
         Self {
-            version: engine(info),
+            version: engine::name(info),
             managed_by: field("os").filter(|os| os.starts_with("Amazon ")),
             hidden_settings: None,
             append_only_file: field("aof_enabled").map(|enabled| enabled == "1"),
@@ -107,27 +76,6 @@ impl Server {
         let required = counted(acks.replicas as u64, "replica", "replicas");
         Some(format!("it has {replicas} of the {required} that write_acks requires"))
     }
-}
-
-/// Returns the name and version of the engine by its answer to `INFO server`. Other engines than Redis report their own
-/// version as `NAME_version`, and as `redis_version` that of the Redis whose commands they have.
-fn engine(info: &str) -> Option<String> {
-    let version_of = |line: &str| {
-        let (field, version) = line.split_once(':')?;
-        Some((field.strip_suffix("_version")?.to_owned(), version.trim().to_owned()))
-    };
-    let versions: Vec<_> = info.lines().filter_map(version_of).filter(|(name, _)| name != "gcc").collect();
-    let redis = versions.iter().find(|(name, _)| name == "redis").map(|(_, version)| format!("Redis {version}"));
-    let Some((name, version)) = versions.iter().find(|(name, _)| name != "redis") else { return redis };
-    let (first, rest) = name.split_at(name.chars().next().map_or(0, char::len_utf8));
-    let own = format!("{}{rest} {version}", first.to_uppercase());
-    Some(match redis {
-        // The service is tested with Valkey.
-        Some(redis) if name != "valkey" => {
-            format!("{own}, which is no Redis and reports that it is compatible with {redis}")
-        }
-        _ => own,
-    })
 }
 
 /// Counts the replicas in `INFO replication` that have finished the initial synchronization.
@@ -247,8 +195,6 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use rstest::rstest;
-
     use super::*;
 
     #[test]
@@ -278,18 +224,10 @@ mod tests {
         assert_eq!(Server::from_info(info, Permissions::Enough).to_string(), expected);
     }
 
-    #[rstest]
-    #[case::redis("redis_version:8.2.3\r\nos:Linux\r\ngcc_version:12.2.0\r\n", "Redis 8.2.3")]
-    #[case::dragonfly(
-        "# Server\r\nredis_version:7.4.0\r\ndragonfly_version:df-v1.40.1\r\n",
-        "Dragonfly df-v1.40.1, which is no Redis and reports that it is compatible with Redis 7.4.0"
-    )]
-    #[case::engine_of_the_future("future_version:1.0\r\n", "Future 1.0")]
-    #[case::managed(
-        "redis_version:6.2.5\r\nos:Amazon ElastiCache\r\ngcc_version:0.0.0\r\n",
-        "Redis 6.2.5 of Amazon ElastiCache"
-    )]
-    fn display_names_the_engine(#[case] info: &str, #[case] expected: &str) {
+    #[test]
+    fn display_names_the_managed_service() {
+        let info = "redis_version:6.2.5\r\nos:Amazon ElastiCache\r\ngcc_version:0.0.0\r\n";
+        let expected = "Redis 6.2.5 of Amazon ElastiCache";
         assert_eq!(Server::from_info(info, Permissions::Enough).to_string(), expected);
     }
 

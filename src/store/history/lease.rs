@@ -95,6 +95,31 @@ impl Store {
         self.client.send(Request::new(Slot::of_any_key(&key), pipeline)).await?.all::<Value>()?;
         Ok(())
     }
+
+    /// Returns whether `tick` can't be leased any more at `now`: it is complete, or a later one has begun. A key of
+    /// another program holds no tick.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] if Redis didn't answer.
+    pub async fn is_complete(&self, tick: Timestamp, now: Timestamp) -> Result<bool, Error> {
+        let key = self.key_names.lease();
+        let mut pipeline = pipe();
+        pipeline.cmd("GET").arg(&key);
+        let mut answers = self.client.send(Request::new(Slot::of_any_key(&key), pipeline)).await?.each();
+        let known: Option<String> = match answers.next().expect("it is one command") {
+            Err(error) if error.is_wrong_type() => None,
+            answer => answer?,
+        };
+        Ok(known.is_some_and(|known| completes(&known, millis(tick), millis(now))))
+    }
+}
+
+/// Whether the lease `known` completes `tick` at `now`, as [`ACQUIRE_LEASE`] decides it.
+fn completes(known: &str, tick: i64, now: i64) -> bool {
+    let Some((latest, rest)) = known.split_once(' ').filter(|_| is_lease(known)) else { return false };
+    let latest: i64 = latest.parse().unwrap_or(i64::MAX);
+    latest <= now.saturating_add(2_000) && (latest > tick || latest == tick && rest.ends_with(" done"))
 }
 
 /// Whether `text` has the format of a lease.
@@ -102,4 +127,22 @@ pub(in crate::store) fn is_lease(text: &str) -> bool {
     let words: Vec<_> = text.split(' ').collect();
     let is_number = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
     matches!(words[..], [tick, until, holder] if is_number(tick) && is_number(until) && !holder.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::complete("7200000 0 done", true)]
+    #[case::leased("7200000 7260000 a1", false)]
+    #[case::earlier("3600000 0 done", false)]
+    #[case::later("7201000 7260000 a1", true)]
+    #[case::clock_ahead("10800000 0 done", false)]
+    #[case::foreign("not a lease", false)]
+    fn completes_compares_the_latest_tick(#[case] known: &str, #[case] expected: bool) {
+        assert_eq!(completes(known, 7_200_000, 7_200_500), expected);
+    }
 }

@@ -404,10 +404,68 @@ async fn history_says_when_its_samples_began() {
 async fn history_says_when_the_next_sample_is_due() {
     let redis = Redis::start();
     let app = TestApp::spawn_with(&redis, settings([("history_interval", "1h")])).await;
-    let history: Value = app.get("/segments/sports/history").await.json().await.unwrap();
-    let time = |name: &str| Timestamp::from_rfc3339(history[name].as_str().unwrap()).unwrap();
-    let (now, next) = (time("as_of"), time("next_sample_at"));
-    assert!(next > now && next - STEP <= now && next.as_millis() % HOUR == 0, "{now} {next}");
+    let interval = Interval::parse("1h").unwrap().unwrap();
+    let get = async || {
+        let history: Value = app.get("/segments/sports/history").await.json().await.unwrap();
+        ["as_of", "next_sample_at"].map(|name| Timestamp::from_rfc3339(history[name].as_str().unwrap()).unwrap())
+    };
+    let [now, next] = get().await;
+    let tick = interval.tick(now);
+    assert_eq!(next, if now < interval.deadline(tick) { tick } else { tick + STEP }, "{now}");
+    // One that is complete is not the next one.
+    sampler(redis.store()).sample(tick, now).await.unwrap();
+    let [now, next] = get().await;
+    assert!(interval.tick(now) != tick || next == tick + STEP, "{now} {next}");
+}
+
+#[tokio::test]
+async fn next_sample_is_the_one_that_is_due_until_it_is_complete_or_its_deadline_is_over() {
+    let redis = Redis::start();
+    record_visits(&redis.store(), &[("u1", "sports")]).await;
+    let history = history(redis.store());
+    let next = async |millis| history.next_sample_at(noon_plus(millis)).await.unwrap().unwrap();
+    assert_eq!(next(-1).await, NOON, "the deadline of 11:00 is over");
+    let deadline = HOUR / 6;
+    for due in [0, deadline - 1] {
+        assert_eq!(next(due).await, NOON, "not taken yet");
+    }
+    assert_eq!(next(deadline).await, noon_plus(HOUR), "left out");
+
+    // A lease alone is no sample.
+    let request = LeaseRequest { tick: NOON, now: NOON, until: noon_plus(1_000), holder: "another" };
+    assert_eq!(redis.store().acquire_lease(&request).await.unwrap(), Lease::Acquired);
+    assert_eq!(next(500).await, NOON);
+    sampler(redis.store()).sample(NOON, noon_plus(2_000)).await.unwrap();
+    assert_eq!(next(2_001).await, noon_plus(HOUR));
+
+    // Another program's key holds no tick.
+    for command in [&["SET", "history:", "theirs"][..], &["DEL", "history:"], &["RPUSH", "history:", "theirs"]] {
+        redis.call::<()>(command);
+        assert_eq!(next(2_001).await, NOON);
+    }
+}
+
+#[tokio::test]
+async fn every_step_that_ends_before_the_first_sample_is_null() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    app.record("u1", "sports").await;
+    let ten = noon_plus(-2 * HOUR);
+    sampler(redis.store()).sample(ten, ten).await.unwrap();
+    let query = format!("from={}&to={NOON}&step=1d", noon_plus(-24 * HOUR));
+    let get = async || {
+        let history = app.get(&format!("/segments/sports/history?{query}")).await.json::<Value>().await.unwrap();
+        let first = history["first_sampled_at"].clone();
+        let points = history["points"].as_array().unwrap();
+        (first, points.iter().map(|point| (point["at"].clone(), point["count"].clone())).collect::<Vec<_>>())
+    };
+    let midnight = |millis| json!(noon_plus(-12 * HOUR + millis).to_string());
+    let points = vec![(midnight(-24 * HOUR), Value::Null), (midnight(0), json!(1))];
+    assert_eq!(get().await, (json!(ten.to_string()), points.clone()), "the step of a day begins before its sample");
+
+    // Samples of an earlier version, or those of a tick in progress, have no change record.
+    redis.call::<()>(&["DEL", "history: sports"]);
+    assert_eq!(get().await, (json!(ten.to_string()), points));
 }
 
 #[tokio::test]

@@ -202,6 +202,13 @@ impl Redis {
         line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
     }
 
+    /// Returns the number of errors with this code that Redis has answered since `CONFIG RESETSTAT`.
+    pub fn errors(&self, code: &str) -> u64 {
+        let stats: String = self.call(&["INFO", "errorstats"]);
+        let count = stats.lines().find_map(|line| line.strip_prefix(&format!("errorstat_{code}:count=")));
+        count.map_or(0, |count| count.trim().parse().unwrap())
+    }
+
     /// Returns the commands that Redis runs from now on, as `MONITOR` shows them.
     #[track_caller]
     pub fn monitor(&self) -> impl Iterator<Item = String> + Send + 'static {

@@ -154,6 +154,11 @@ impl RedisCluster {
         self.masters().into_iter().map(|node| self[node].calls(command)).collect()
     }
 
+    /// Returns the number of errors with this code that the masters have answered.
+    pub fn errors(&self, code: &str) -> u64 {
+        self.masters().into_iter().map(|node| self[node].errors(code)).sum()
+    }
+
     /// Kills a node with SIGKILL.
     pub fn kill(&mut self, node: usize) {
         self.nodes[node].is_up = false;

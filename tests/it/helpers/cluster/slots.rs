@@ -4,6 +4,11 @@ use ::redis::Value;
 
 use super::{Node, RedisCluster, eventually};
 
+/// Starts an atomic migration of Valkey 9 and later.
+const VALKEY_MIGRATION: &str = "cluster|migrateslots";
+/// Starts an atomic migration of Redis 8.4 and later.
+const REDIS_MIGRATION: &str = "cluster|migration";
+
 impl RedisCluster {
     /// Returns the slot of `key`.
     pub fn slot_of(&self, key: &str) -> u16 {
@@ -44,20 +49,26 @@ impl RedisCluster {
         }
     }
 
+    /// Returns whether [`Self::migrate_slots`] is atomic, so that no slot is half migrated.
+    pub fn migrates_atomically(&self) -> bool {
+        let node = &self.nodes[0];
+        has_command(node, VALKEY_MIGRATION) || has_command(node, REDIS_MIGRATION)
+    }
+
     /// Migrates slots, which have one owner, to another node: all of them atomically if the engine can, else one key at a
     /// time.
     pub async fn migrate_slots(&self, slots: &[u16], to: usize) {
         let (source, target) = (&self.nodes[self.owner_of(slots[0])], &self.nodes[to]);
         let ranges: Vec<_> = slots.iter().flat_map(|slot| [slot.to_string(), slot.to_string()]).collect();
         let ranges: Vec<_> = ranges.iter().map(String::as_str).collect();
-        if has_command(source, "cluster|migrateslots") {
+        if has_command(source, VALKEY_MIGRATION) {
             let command = [&["CLUSTER", "MIGRATESLOTS", "SLOTSRANGE"], &ranges[..], &["NODE", &target.id]];
             source.redis.call::<()>(&command.concat());
             eventually("Valkey has migrated the slots", async || {
                 is_finished(&source.redis.call(&["CLUSTER", "GETSLOTMIGRATIONS"]), "success")
             })
             .await;
-        } else if has_command(target, "cluster|migration") {
+        } else if has_command(target, REDIS_MIGRATION) {
             let task: String = target.redis.call(&[&["CLUSTER", "MIGRATION", "IMPORT"], &ranges[..]].concat());
             eventually("Redis has migrated the slots", async || {
                 is_finished(&target.redis.call(&["CLUSTER", "MIGRATION", "STATUS", "ID", &task]), "completed")
