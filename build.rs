@@ -47,9 +47,16 @@ fn rerun_if_changed(path: &Path) {
     }
 }
 
+/// The variables by which a hook names its repository, which may be another one.
+const OF_A_HOOK: [&str; 5] = ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY"];
+
 /// Returns what git prints. `None` if it fails or prints nothing.
 fn git<const N: usize>(root: &Path, arguments: [&str; N]) -> Option<String> {
-    let output = Command::new("git").args([OsStr::new("-C"), root.as_os_str()]).args(arguments).output().ok()?;
+    let mut git = Command::new("git");
+    for name in OF_A_HOOK {
+        git.env_remove(name);
+    }
+    let output = git.args([OsStr::new("-C"), root.as_os_str()]).args(arguments).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
     (output.status.success() && !text.is_empty()).then_some(text)
 }

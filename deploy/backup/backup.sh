@@ -6,6 +6,7 @@
 #   backup.sh --check HOURS FOLDER                   succeeds if the newest backup is younger: for health checks
 #
 # FOLDER/segment-estimator-<UTC time>.rdb is a backup that redis-check-rdb has accepted. BACKUP_KEEP (14) of them are kept.
+# Redis has BACKUP_TIMEOUT (3600) seconds to send one. One run at a time writes into a folder; another one fails.
 # REDIS_PASSWORD_FILE names a file with the password, so that no process shows it. The user needs +ping +sync +psync +replconf.
 #
 #   backup.sh /var/backups -h redis.example.internal --user backup
@@ -36,37 +37,49 @@ has_recent() {
     [ -n "$(backups -mmin "-$(($1 * 60))")" ]
 }
 
-# Takes a backup. The name of a file that is not complete ends with .partial.
-back_up() {
+# Takes a backup in a subshell, which closes the file at its end. The name of a file that is not complete ends with .partial.
+back_up() (
+    # The lock is that of the open file. redis-cli inherits it, and so keeps it if it outlives a killed script.
+    partial=$folder/segment-estimator.partial
+    (: >>"$partial") 2>/dev/null || fail "user $(id -u) can't write $partial"
+    exec 9>>"$partial"
+    flock -n 9 || case $? in
+        1) fail "another run is writing $partial" ;;
+        *) fail "failed to lock $partial" ;;
+    esac
+    # Another run may have renamed it in between.
+    [ "$partial" -ef /dev/fd/9 ] || fail "another run was writing $partial"
+    # redis-cli keeps the end of a longer file.
+    : >"$partial"
     find "$folder" -maxdepth 1 -name 'segment-estimator-*.partial' -exec rm -f {} +
     file=$folder/segment-estimator-$(date -u +%Y%m%dT%H%M%SZ).rdb
     if [ -n "${REDIS_PASSWORD_FILE:-}" ]; then
-        REDISCLI_AUTH=$(cat "$REDIS_PASSWORD_FILE") || return 1
+        REDISCLI_AUTH=$(cat "$REDIS_PASSWORD_FILE") || discard "failed to read $REDIS_PASSWORD_FILE"
         export REDISCLI_AUTH
     fi
-    # Its own messages appear if it fails. They have no password.
-    if ! output=$("$cli" "$@" --rdb "$file.partial" 2>&1) || [ ! -s "$file.partial" ]; then
-        rm -f "$file.partial"
-        log "failed to take a backup: $(echo "$output" | tail -n 1)"
-        return 1
+    # redis-cli waits without end for a Redis that hangs. Its messages have no password.
+    status=0
+    output=$(timeout -k 10 "$limit" "$cli" "$@" --rdb "$partial" 2>&1) || status=$?
+    [ "$status" != 124 ] || discard "failed to take a backup: Redis did not send it within $limit s (BACKUP_TIMEOUT)"
+    if [ "$status" != 0 ] || [ ! -s "$partial" ]; then
+        discard "failed to take a backup: $(echo "$output" | tail -n 1)"
     fi
-    if ! output=$("$check" "$file.partial" 2>&1); then
-        rm -f "$file.partial"
-        log "failed to take a backup, since redis-check-rdb refuses it: $(echo "$output" | tail -n 1)"
-        return 1
-    fi
+    output=$("$check" "$partial" 2>&1) ||
+        discard "failed to take a backup, since redis-check-rdb refuses it: $(echo "$output" | tail -n 1)"
     # On disk before older ones are removed.
-    if ! sync "$file.partial" || ! mv "$file.partial" "$file"; then
-        rm -f "$file.partial"
-        log "failed to write $file"
-        return 1
-    fi
+    { sync "$partial" && mv "$partial" "$file"; } || discard "failed to write $file"
     log "wrote $file ($(wc -c <"$file" | tr -d ' ') bytes)"
     # Their names have the times.
     backups -exec basename {} \; | sort -r | tail -n "+$((keep + 1))" | while read -r old; do
         rm -f "$folder/$old"
         log "removed $folder/$old"
     done
+)
+
+# Removes the incomplete backup, and fails.
+discard() {
+    rm -f "$partial"
+    fail "$*"
 }
 
 usage="usage: backup.sh [--every HOURS | --check HOURS] FOLDER [ARGUMENTS OF redis-cli]"
@@ -87,11 +100,16 @@ case $folder in /*) ;; *) folder=./$folder ;; esac
 [ "$mode" = --check ] || [ -w "$folder" ] || fail "user $(id -u) can't write into $folder"
 keep=${BACKUP_KEEP:-14}
 case $keep in '' | *[!0-9]* | 0* | ?????*) fail "BACKUP_KEEP must be a number of backups from 1 to 9999, and is $keep" ;; esac
+limit=${BACKUP_TIMEOUT:-3600}
+case $limit in '' | *[!0-9]* | 0* | ???????*) fail "BACKUP_TIMEOUT must be 1 to 999999 seconds, and is $limit" ;; esac
 
 if [ "$mode" = --check ]; then
     has_recent "$hours" || fail "there is no backup of the last $hours hours in $folder"
     exit 0
 fi
+for needed in flock timeout; do
+    command -v "$needed" >/dev/null || fail "there is no $needed on PATH"
+done
 cli=$(tool cli) check=$(tool check-rdb)
 if [ "$mode" = once ]; then
     back_up "$@"

@@ -1,8 +1,5 @@
 //! Makes tokens: API keys, and JSON Web Tokens signed with the secret of HS256.
 
-use std::fs::OpenOptions;
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,7 +9,8 @@ use jsonwebtoken::{EncodingKey, Header, encode};
 use serde::Serialize;
 
 use super::jwt::{JwtAlgorithm, JwtConfig, parse_secret};
-use super::keys::{ApiKeys, digest_of};
+use super::key_file;
+use super::keys::digest_of;
 use super::principal::check_name;
 use super::scope::Scope;
 use crate::domain::Timestamp;
@@ -55,30 +53,10 @@ pub fn api_key(name: &str, scopes: &[Scope]) -> Result<NewKey, MintError> {
 ///
 /// # Errors
 ///
-/// A [`MintError`] if the file can't be read or written, or has a key with this name.
+/// A [`MintError`] if the file can't be read or replaced, or has a key with this name.
 pub fn api_key_into(path: &Path, name: &str, scopes: &[Scope]) -> Result<String, MintError> {
-    let failed = |why: String| MintError(format!("api_keys_file: {}: {why}", path.display()));
-    let io_failed = |verb, error| MintError(format!("api_keys_file: failed to {verb} {}: {error}", path.display()));
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        Err(error) => return Err(io_failed("read", error)),
-    };
-    if ApiKeys::parse(&text).map_err(failed)?.has(name) {
-        return Err(failed(format!("already has a key named {name}")));
-    }
     let NewKey { key, entry } = api_key(name, scopes)?;
-    let gap = if text.is_empty() || text.ends_with("\n\n") {
-        ""
-    } else if text.ends_with('\n') {
-        "\n"
-    } else {
-        "\n\n"
-    };
-    // Write access to the file allows adding keys, so only its owner gets it, whatever the umask says.
-    let file = OpenOptions::new().append(true).create(true).mode(0o644).open(path);
-    let written = file.and_then(|mut file| file.write_all(format!("{gap}{entry}").as_bytes()));
-    written.map_err(|error| io_failed("write", error))?;
+    key_file::add(path, name, &entry).map_err(|error| MintError(error.to_string()))?;
     Ok(key)
 }
 

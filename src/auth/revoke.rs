@@ -1,29 +1,17 @@
 //! Removes API keys from their file.
 
-use std::fs;
-use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, chown};
 use std::path::Path;
 
+use super::key_file::{self, KeyFileError};
 use super::keys::ApiKeys;
-use crate::small_file;
 
-/// Why a key can't be revoked, in one line.
-#[derive(Debug, thiserror::Error)]
-#[error("api_keys_file: {0}")]
-pub struct RevokeError(String);
-
-/// Removes the key `name` from the key file at `path`. The rest of the file stays as it is. The file is replaced by
-/// renaming, so that no reader sees a part of it.
+/// Removes the key `name` from the key file at `path`. The rest of the file stays as it is.
 ///
 /// # Errors
 ///
-/// A [`RevokeError`] if the file can't be read or written, or has no such key.
-pub fn api_key(path: &Path, name: &str) -> Result<(), RevokeError> {
-    let failed = |verb, error: io::Error| RevokeError(format!("failed to {verb} {}: {error}", path.display()));
-    let text = small_file::read_to_string(path).map_err(|error| failed("read", error))?;
-    let rest = without(&text, name).map_err(|why| RevokeError(format!("{}: {why}", path.display())))?;
-    replace(path, &rest).map_err(|error| failed("write", error))
+/// A [`KeyFileError`] if the file can't be read or replaced, or has no such key.
+pub fn api_key(path: &Path, name: &str) -> Result<(), KeyFileError> {
+    key_file::change(path, |text| without(text.ok_or("there is no such file")?, name))
 }
 
 /// Returns `text`, a key file, without the entry of `name`.
@@ -53,21 +41,6 @@ fn behind_entry(part: &str) -> &str {
     let behind = &part[part.len() - behind.map(str::len).sum::<usize>()..];
     // The blank lines in front of the entry stay.
     behind.trim_start_matches(['\n', '\r'])
-}
-
-/// Replaces the file at `path`, and keeps its mode and its owner.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let known = fs::metadata(path)?;
-    // A symbolic link stays, and leads to the new file.
-    let path = path.canonicalize()?;
-    let mut new = path.clone().into_os_string();
-    new.push(".new");
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(known.mode() & 0o777).open(&new)?;
-    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-    let written = written.and_then(|()| file.set_permissions(known.permissions()));
-    let written = written.and_then(|()| chown(&new, Some(known.uid()), Some(known.gid())));
-    let replaced = written.and_then(|()| fs::rename(&new, &path));
-    replaced.inspect_err(|_| drop(fs::remove_file(&new)))
 }
 
 #[cfg(test)]

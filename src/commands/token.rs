@@ -42,7 +42,8 @@ impl TokenCommand {
         if let Some(name) = revoke {
             let path = auth.api_keys_file.as_ref().ok_or("--revoke needs api_keys_file")?;
             revoke::api_key(path, name)?;
-            return Ok(writeln!(err, "revoked {name}")?);
+            let file = path.display();
+            return Ok(writeln!(err, "removed {name} from {file}; running instances refuse it within 15 seconds")?);
         }
         let name = name.as_deref().unwrap_or_default();
         match (jwt, &auth.jwt, &auth.api_keys_file) {

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use crate::helpers::{Redis, Service, binary, run};
+use crate::helpers::{Redis, Service, binary, eventually, kill, run};
 
 const PASSWORD: &str = "secret";
 
@@ -19,10 +19,16 @@ fn start_redis() -> Redis {
 fn back_up(folder: &Path, password: &str, arguments: &[&str], redis: &Redis) -> Output {
     let file = folder.join("password");
     fs::write(&file, password).unwrap();
+    run(&mut script(folder, &file, arguments, redis))
+}
+
+/// Returns the script with `password_file`, to be run in `folder`.
+fn script(folder: &Path, password_file: &Path, arguments: &[&str], redis: &Redis) -> Command {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/backup/backup.sh");
     let mut command = Command::new("sh");
-    command.arg(script).args(arguments).env("REDIS_PASSWORD_FILE", file).env("BACKUP_KEEP", "3").current_dir(folder);
-    run(command.arg("-s").arg(redis.url().strip_prefix("redis+unix://").unwrap()))
+    command.arg(script).args(arguments).arg("-s").arg(redis.url().strip_prefix("redis+unix://").unwrap());
+    command.env("REDIS_PASSWORD_FILE", password_file).env("BACKUP_KEEP", "3").current_dir(folder);
+    command
 }
 
 /// Returns the files in `folder`, sorted.
@@ -61,6 +67,56 @@ async fn backup_is_restored_five_times_with_its_counts() {
         // A backup has the second of its time in its name.
         fs::rename(&backup, backups.join(format!("segment-estimator-20260101T00000{drill}Z.rdb"))).unwrap();
     }
+}
+
+#[test]
+fn backup_of_a_redis_that_hangs_ends_at_its_timeout() {
+    let (redis, folder) = (start_redis(), tempfile::tempdir().unwrap());
+    let (backups, password) = (folder.path().join("backups"), folder.path().join("password"));
+    fs::create_dir(&backups).unwrap();
+    fs::write(&password, PASSWORD).unwrap();
+    kill("-STOP", redis.pid());
+    let output = run(script(folder.path(), &password, &["backups"], &redis).env("BACKUP_TIMEOUT", "1"));
+    kill("-CONT", redis.pid());
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(
+        last_line(&output),
+        "backup: failed to take a backup: Redis did not send it within 1 s (BACKUP_TIMEOUT)"
+    );
+    assert_eq!(files(&backups), [""; 0].map(PathBuf::from));
+    for invalid in ["0", "1h", "-1", "1000000"] {
+        let output = run(script(folder.path(), &password, &["backups"], &redis).env("BACKUP_TIMEOUT", invalid));
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(last_line(&output).starts_with("backup: BACKUP_TIMEOUT must be"), "{output:?}");
+    }
+}
+
+#[tokio::test]
+async fn backup_leaves_the_file_of_another_run_alone_until_its_processes_end() {
+    let (redis, folder) = (start_redis(), tempfile::tempdir().unwrap());
+    let (backups, pipe) = (folder.path().join("backups"), folder.path().join("pipe"));
+    fs::create_dir(&backups).unwrap();
+    let partial = backups.join("segment-estimator.partial");
+    fs::write(&partial, vec![b'x'; 1 << 20]).unwrap();
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut first = script(folder.path(), &pipe, &["backups"], &redis).spawn().unwrap();
+    // Opening succeeds once the run reads the password.
+    let writer = fs::File::options().write(true).open(&pipe).unwrap();
+    let second = || back_up(folder.path(), PASSWORD, &["backups"], &redis);
+    let refused = |output: &Output| {
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert_eq!(last_line(output), "backup: another run is writing ./backups/segment-estimator.partial");
+    };
+    refused(&second());
+    assert!(partial.exists());
+    kill("-KILL", first.id());
+    first.wait().unwrap();
+    refused(&second());
+    drop(writer);
+    eventually("the other run has ended", async || second().status.success()).await;
+    let size = files(&backups).pop().unwrap().metadata().unwrap().len();
+    assert!(size < 1 << 20, "the end of the killed run's file is in the backup: {size}");
+    assert_eq!(files(&backups).len(), 1);
 }
 
 #[test]

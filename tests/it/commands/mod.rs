@@ -9,3 +9,4 @@ mod import;
 mod repartition;
 mod restore;
 mod settings;
+mod token;

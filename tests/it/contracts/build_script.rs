@@ -6,6 +6,8 @@ use std::process::Command;
 use rstest::{fixture, rstest};
 use tempfile::TempDir;
 
+use crate::helpers::{apart_from_git, git};
+
 /// A folder with the compiled script and the files that it looks at.
 struct Checkout {
     folder: TempDir,
@@ -28,27 +30,19 @@ impl Checkout {
         self.folder.path().join("checkout")
     }
 
-    fn git(&self, folder: &Path, arguments: &[&str]) -> String {
-        let identity = ["-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "init.defaultBranch=main"];
-        let mut git = Command::new("git");
-        let output = git.current_dir(folder).args(identity).args(arguments).output().unwrap();
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
-    }
-
     /// Makes a repository of `folder` with one commit of all its files, and a tag. Returns the short hash.
     fn commit(&self, folder: &Path) -> String {
-        self.git(folder, &["init"]);
-        self.git(folder, &["add", "."]);
-        self.git(folder, &["commit", "--message", "First"]);
-        self.git(folder, &["tag", "v1.0.0"]);
-        self.git(folder, &["rev-parse", "--short", "HEAD"])
+        git(folder, &["init"]);
+        git(folder, &["add", "."]);
+        git(folder, &["commit", "--message", "First"]);
+        git(folder, &["tag", "v1.0.0"]);
+        git(folder, &["rev-parse", "--short", "HEAD"])
     }
 
     /// Returns what the script prints for a build in `folder`.
     fn output(&self, folder: &Path, profile: &str, environment: &[(&str, &str)]) -> String {
         let mut script = Command::new(self.folder.path().join("script"));
-        script.env_remove("GIT_COMMIT").env("CARGO_MANIFEST_DIR", folder).env("CARGO_PKG_VERSION", "1.0.0");
+        apart_from_git(&mut script).env("CARGO_MANIFEST_DIR", folder).env("CARGO_PKG_VERSION", "1.0.0");
         let output = script.env("PROFILE", profile).envs(environment.iter().copied()).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
@@ -74,14 +68,29 @@ fn release_build_has_the_commit_of_the_checkout(checkout: Checkout) {
 }
 
 #[rstest]
+fn release_build_ignores_the_repository_of_a_hook(checkout: Checkout) {
+    let (root, other) = (checkout.root(), checkout.folder.path().join("other"));
+    let commit = checkout.commit(&root);
+    std::fs::create_dir(&other).unwrap();
+    std::fs::write(other.join("file"), "").unwrap();
+    checkout.commit(&other);
+    let of_other = |name: &str| other.join(name).to_str().unwrap().to_owned();
+    let (git, index) = (of_other(".git"), of_other(".git/index"));
+    for environment in [&[("GIT_DIR", &*git)][..], &[("GIT_DIR", &git), ("GIT_WORK_TREE", &of_other(""))]] {
+        let environment = [environment, &[("GIT_INDEX_FILE", &*index)]].concat();
+        assert_eq!(variable(&checkout.output(&root, "release", &environment), "BUILD_COMMIT"), commit);
+    }
+}
+
+#[rstest]
 fn release_build_of_a_worktree_runs_again_after_its_commits(checkout: Checkout) {
     let root = checkout.root();
     checkout.commit(&root);
     let worktree = checkout.folder.path().join("worktree");
-    checkout.git(&root, &["worktree", "add", worktree.to_str().unwrap()]);
-    checkout.git(&worktree, &["commit", "--allow-empty", "--message", "Second"]);
+    git(&root, &["worktree", "add", worktree.to_str().unwrap()]);
+    git(&worktree, &["commit", "--allow-empty", "--message", "Second"]);
     let output = checkout.output(&worktree, "release", &[]);
-    let commit = checkout.git(&worktree, &["rev-parse", "--short", "HEAD"]);
+    let commit = git(&worktree, &["rev-parse", "--short", "HEAD"]);
     assert_eq!(variable(&output, "BUILD_COMMIT"), commit);
     let watched: Vec<_> = output.lines().filter_map(|line| line.strip_prefix("cargo:rerun-if-changed=")).collect();
     for name in ["HEAD", "logs/HEAD"] {

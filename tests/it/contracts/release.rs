@@ -9,6 +9,8 @@ use rstest::rstest;
 use segment_estimator::config::SETTINGS;
 use tempfile::TempDir;
 
+use crate::helpers::{apart_from_git, git};
+
 const MANIFEST: &str =
     "[package]\nname = \"segment-estimator\"\nversion = \"1.2.3\"\n\n[dependencies]\nversion = \"1\"\n";
 const LOCK: &str = "[[package]]\nname = \"serde\"\nversion = \"1.0.0\"\n\n\
@@ -47,15 +49,18 @@ impl Checkout {
     }
 
     fn git(&self, arguments: &[&str]) {
-        let identity = ["-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "init.defaultBranch=main"];
-        let mut git = Command::new("git");
-        let output = git.current_dir(self.0.path()).args(identity).args(arguments).output().unwrap();
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        git(self.0.path(), arguments);
     }
 
     /// Runs the checks of the script. Returns whether they passed, and standard error.
     fn check(&self) -> (bool, String) {
-        let output = Command::new(self.0.path().join("scripts/release")).arg("--check").output().unwrap();
+        self.check_with(&[])
+    }
+
+    /// The same, with variables for git.
+    fn check_with(&self, environment: &[(&str, &Path)]) -> (bool, String) {
+        let mut script = Command::new(self.0.path().join("scripts/release"));
+        let output = apart_from_git(&mut script).envs(environment.iter().copied()).arg("--check").output().unwrap();
         (output.status.success(), String::from_utf8(output.stderr).unwrap())
     }
 }
@@ -96,6 +101,18 @@ fn release_refuses_changes_that_are_not_committed(#[case] file: &str, #[case] ch
     checkout.write(file, &(text + "\n"));
     let (passed, said) = checkout.check();
     assert!(!passed && said == format!("release: there are changes that are not committed:\n{change}\n"), "{said}");
+}
+
+#[test]
+fn release_ignores_the_repository_of_a_hook_and_the_configuration_of_the_user() {
+    let (checkout, other, folder) = (Checkout::new(), Checkout::new(), tempfile::tempdir().unwrap());
+    other.write("new", "");
+    let (directory, config) = (other.0.path().join(".git"), folder.path().join("config"));
+    let hook = [("GIT_DIR", &*directory), ("GIT_WORK_TREE", other.0.path())];
+    assert_eq!(checkout.check_with(&hook), (true, String::new()));
+    fs::write(&config, "[status]\nshowUntrackedFiles = no\n").unwrap();
+    let (passed, said) = other.check_with(&[("GIT_CONFIG_GLOBAL", &config)]);
+    assert!(!passed && said.ends_with("\n?? new\n"), "{said}");
 }
 
 #[test]
