@@ -126,6 +126,11 @@ impl Authenticator {
         outcome
     }
 
+    /// Returns whether the file of API keys is valid in `contents` and has no key.
+    pub(crate) fn revokes_all(&self, contents: &Contents) -> bool {
+        load_api_keys(&self.config, contents).is_ok_and(|keys| keys.is_some_and(|keys| keys.len() == 0))
+    }
+
     /// Returns whether every request is authorized.
     #[must_use]
     pub fn is_open(&self) -> bool {

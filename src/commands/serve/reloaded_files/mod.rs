@@ -72,10 +72,10 @@ impl ReloadedFiles {
     /// A failure is reported by the next check, if it lasts until then: a certificate and its key may be replaced one
     /// after the other, and don't match in between.
     pub(super) fn check(&mut self) -> Change {
-        let change = self.files.check();
+        let change = self.files.check(|contents| self.content.is_drastic(contents));
         let before = if matches!(change, Change::Unsettled) { None } else { self.unreported.take() };
         match (&change, before) {
-            (Change::Settled(contents), before) => match (self.content.load(contents), before) {
+            (Change::Due(contents), before) => match (self.content.load(contents), before) {
                 (Ok(()), _) => self.report_success(),
                 (Err(error), None) => self.unreported = Some(error),
                 (Err(error), Some(_)) => self.report_failure(&error),
@@ -114,6 +114,14 @@ impl Content {
         match self {
             Self::Keys(_) => "keys",
             Self::Certificate(_) => "certificate",
+        }
+    }
+
+    /// Returns whether `contents` have no API key: they revoke all, and a file that is being written is empty at first.
+    fn is_drastic(&self, contents: &Contents) -> bool {
+        match self {
+            Self::Keys(authenticator) => authenticator.revokes_all(contents),
+            Self::Certificate(_) => false,
         }
     }
 

@@ -62,7 +62,7 @@ fn changes<const N: usize>(files: &mut ReloadedFiles) -> [&'static str; N] {
     [(); N].map(|()| match files.check() {
         Change::None => "none",
         Change::Unsettled => "unsettled",
-        Change::Settled(_) => "settled",
+        Change::Due(_) => "due",
     })
 }
 
@@ -84,6 +84,59 @@ fn check_loads_a_change_once_it_is_the_same_twice() {
     assert_only_line(&fixture.check(), "reloaded the keys api_keys=2");
     assert_eq!(fixture.state(), (2, true));
     assert!(fixture.check().is_empty());
+}
+
+#[test]
+fn check_loads_a_file_that_changes_every_time() {
+    let mut fixture = Fixture::new(&["one", "two"]);
+    for round in 0..2 {
+        let change = |fixture: &Fixture, check: u8| fixture.write(&format!("# {round} {check}\n{}", keys(&["one"])));
+        for check in 0..2 {
+            change(&fixture, check);
+            assert!(fixture.check().is_empty());
+        }
+        change(&fixture, 2);
+        assert_only_line(&fixture.check(), "reloaded the keys api_keys=1");
+        assert_eq!(fixture.state(), (1, true));
+    }
+    // It is reported if it is never valid.
+    for check in 0..5 {
+        fixture.write(&format!("broken {check}"));
+        assert!(fixture.check().is_empty());
+    }
+    fixture.write("broken at last");
+    assert_only_line(&fixture.check(), "failed to reload the keys");
+    assert_eq!(fixture.state(), (1, false));
+}
+
+#[test]
+fn check_loads_no_keys_once_three_checks_have_found_none() {
+    let mut fixture = Fixture::new(&["one"]);
+    // A program rewrites the file again and again, and checks find it empty or complete.
+    for _ in 0..3 {
+        for text in ["", "", &*keys(&["one"])] {
+            fixture.write(text);
+            assert!(fixture.check().is_empty());
+        }
+    }
+    assert_eq!(fixture.state(), (1, true));
+    for text in ["", "", "#", &*keys(&["one", "two"])] {
+        fixture.write(text);
+        if text == "#" {
+            assert_only_line(&fixture.check(), "reloaded the keys api_keys=0");
+            assert_eq!(fixture.state(), (0, true));
+        } else {
+            assert!(fixture.check().is_empty());
+        }
+    }
+    assert_only_line(&fixture.check(), "reloaded the keys api_keys=2");
+    // Comments don't count.
+    for comment in ["# 1", "# 2"] {
+        fixture.write(comment);
+        assert!(fixture.check().is_empty());
+    }
+    fixture.write("# 3");
+    assert_only_line(&fixture.check(), "reloaded the keys api_keys=0");
 }
 
 #[test]
@@ -132,7 +185,7 @@ fn check_loads_the_file_that_is_valid_if_the_other_is_not() {
 
     fs::remove_file(path("secret")).unwrap();
     fs::write(path("keys.toml"), keys(&["one"])).unwrap();
-    assert_eq!(changes::<3>(&mut files), ["unsettled", "settled", "none"]);
+    assert_eq!(changes::<3>(&mut files), ["unsettled", "due", "none"]);
     assert_eq!((counts(), is_successful()), ((1, 1), false), "a broken file of JWT keys delays no revocation");
 
     fs::write(path("keys.toml"), "broken").unwrap();
@@ -144,7 +197,7 @@ fn check_loads_the_file_that_is_valid_if_the_other_is_not() {
     assert_only_line(&captured.lines(), "; jwt_key_file: failed to read ");
     secret("0d6a0c1be2f7438aa5b1c60de3f28794d05b7a1c2e3f4d5869");
     fs::write(path("keys.toml"), keys(&["one", "two", "three"])).unwrap();
-    assert_eq!(changes::<3>(&mut files), ["unsettled", "settled", "none"]);
+    assert_eq!(changes::<3>(&mut files), ["unsettled", "due", "none"]);
     assert_eq!((counts(), is_successful()), ((3, 1), true));
 }
 
@@ -187,7 +240,7 @@ fn check_sees_a_symbolic_link_that_is_replaced() {
     assert!(matches!(files.check(), Change::None));
     link("second", "next");
     fs::rename(path("next"), path("data")).unwrap();
-    assert_eq!(changes::<3>(&mut files), ["unsettled", "settled", "none"]);
+    assert_eq!(changes::<3>(&mut files), ["unsettled", "due", "none"]);
     assert_eq!(authenticator.key_counts().api, Some(2));
 }
 
@@ -212,14 +265,14 @@ fn check_keeps_the_certificate_until_its_key_is_replaced_too() {
     let guard = tracing::subscriber::set_default(captured.subscriber());
     let (certificate, key) = pair();
     write("server.pem", &certificate);
-    assert_eq!(changes::<2>(&mut files), ["unsettled", "settled"]);
+    assert_eq!(changes::<2>(&mut files), ["unsettled", "due"]);
     write("server.key", &key);
-    assert_eq!(changes::<2>(&mut files), ["unsettled", "settled"]);
+    assert_eq!(changes::<2>(&mut files), ["unsettled", "due"]);
     assert_only_line(&captured.lines(), "reloaded the certificate");
 
     // A certificate whose key never comes is a failure.
     write("server.pem", &pair().0);
-    assert_eq!(changes::<3>(&mut files), ["unsettled", "settled", "none"]);
+    assert_eq!(changes::<3>(&mut files), ["unsettled", "due", "none"]);
     drop(guard);
     let lines = captured.lines();
     assert!(lines.len() == 2 && lines[1].contains("can't be used with the certificate"), "{lines:#?}");
