@@ -43,8 +43,8 @@ pub struct Authenticator {
 struct Keys {
     /// The number of the load, which tells a grant by earlier keys apart.
     generation: u64,
-    api: Option<ApiKeys>,
-    jwt: Option<JwtVerifier>,
+    api: Option<Arc<ApiKeys>>,
+    jwt: Option<Arc<JwtVerifier>>,
 }
 
 /// Proof that a request was authorized, and until when. A request that takes longer [renews](Authenticator::renew) its
@@ -66,23 +66,19 @@ pub struct KeyCounts {
     pub jwt: Option<usize>,
 }
 
-/// A key file that can't be used: one line that names its setting.
+/// Key files that can't be used: one line that names their settings.
 #[derive(Debug, thiserror::Error)]
-#[error("{setting}: {why}")]
-pub struct KeysError {
-    setting: &'static str,
-    /// The path and the mistake.
-    why: String,
-}
+#[error("{0}")]
+pub struct KeysError(String);
 
 impl KeysError {
     fn unreadable(setting: &'static str, path: &Path, error: &io::Error) -> Self {
-        Self { setting, why: format!("failed to read {}: {error}", path.display()) }
+        Self(format!("{setting}: failed to read {}: {error}", path.display()))
     }
 
     /// `why` is a predicate.
     fn invalid(setting: &'static str, path: &Path, why: &str) -> Self {
-        Self { setting, why: format!("{}: {why}", path.display()) }
+        Self(format!("{setting}: {}: {why}", path.display()))
     }
 }
 
@@ -99,7 +95,10 @@ impl Authenticator {
 
     /// As [`Self::load`], with `contents` of the files.
     pub(crate) fn load_from(config: AuthConfig, contents: &Contents) -> Result<Self, KeysError> {
-        let keys = ArcSwapOption::new(Keys::load(&config, contents, 0, None)?.map(Arc::new));
+        let is_open = config.api_keys_file.is_none() && config.jwt.is_none();
+        let keys =
+            Keys { generation: 0, api: load_api_keys(&config, contents)?, jwt: load_jwt_keys(&config, contents)? };
+        let keys = ArcSwapOption::new((!is_open).then(|| Arc::new(keys)));
         Ok(Self { config, keys, generations: AtomicU64::new(1) })
     }
 
@@ -107,12 +106,29 @@ impl Authenticator {
     ///
     /// # Errors
     ///
-    /// A [`KeysError`] if a file can't be used. The previous keys are kept.
+    /// A [`KeysError`] if a file can't be used. The previous keys of this file are kept. Those of the other file are
+    /// replaced, so that a broken file never delays a revocation in the other.
     pub(crate) fn reload_from(&self, contents: &Contents) -> Result<(), KeysError> {
         let generation = self.generations.fetch_add(1, Ordering::Relaxed);
-        let previous = self.keys.load();
-        self.keys.store(Keys::load(&self.config, contents, generation, previous.as_deref())?.map(Arc::new));
-        Ok(())
+        let Some(previous) = self.keys.load_full() else { return Ok(()) };
+        let (api, jwt) = (load_api_keys(&self.config, contents), load_jwt_keys(&self.config, contents));
+        let errors: Vec<_> = [api.as_ref().err(), jwt.as_ref().err()].into_iter().flatten().map(|e| &*e.0).collect();
+        let outcome = if errors.is_empty() { Ok(()) } else { Err(KeysError(errors.join("; "))) };
+        let (mut api, mut jwt) =
+            (api.unwrap_or_else(|_| previous.api.clone()), jwt.unwrap_or_else(|_| previous.jwt.clone()));
+        if let (Some(api), Some(previous)) = (api.as_mut().and_then(Arc::get_mut), &previous.api) {
+            api.continue_usage(previous);
+        }
+        if let (Some(jwt), Some(previous)) = (jwt.as_mut().and_then(Arc::get_mut), &previous.jwt) {
+            jwt.continue_usage(previous);
+        }
+        self.keys.store(Some(Arc::new(Keys { generation, api, jwt })));
+        outcome
+    }
+
+    /// Returns whether the file of API keys is valid in `contents` and has no key.
+    pub(crate) fn revokes_all(&self, contents: &Contents) -> bool {
+        load_api_keys(&self.config, contents).is_ok_and(|keys| keys.is_some_and(|keys| keys.len() == 0))
     }
 
     /// Returns whether every request is authorized.
@@ -127,8 +143,8 @@ impl Authenticator {
         let keys = self.keys.load();
         let keys = keys.as_deref();
         KeyCounts {
-            api: keys.and_then(|keys| keys.api.as_ref()).map(ApiKeys::len),
-            jwt: keys.and_then(|keys| keys.jwt.as_ref()).map(JwtVerifier::key_count),
+            api: keys.and_then(|keys| keys.api.as_deref()).map(ApiKeys::len),
+            jwt: keys.and_then(|keys| keys.jwt.as_deref()).map(JwtVerifier::key_count),
         }
     }
 
@@ -137,8 +153,8 @@ impl Authenticator {
     pub fn usage(&self) -> Vec<KeySample> {
         let keys = self.keys.load();
         let Some(keys) = keys.as_deref() else { return Vec::new() };
-        let api = keys.api.iter().flat_map(ApiKeys::usage);
-        api.chain(keys.jwt.as_ref().map(JwtVerifier::usage)).collect()
+        let api = keys.api.iter().flat_map(|api| api.usage());
+        api.chain(keys.jwt.as_deref().map(JwtVerifier::usage)).collect()
     }
 
     /// Authorizes a request with these `Authorization` headers for `scope`.
@@ -192,36 +208,6 @@ impl fmt::Debug for Authenticator {
 }
 
 impl Keys {
-    fn load(
-        config: &AuthConfig,
-        contents: &Contents,
-        generation: u64,
-        previous: Option<&Self>,
-    ) -> Result<Option<Self>, KeysError> {
-        if config.api_keys_file.is_none() && config.jwt.is_none() {
-            return Ok(None);
-        }
-        let api = config.api_keys_file.as_deref().map(|path| {
-            const SETTING: &str = "api_keys_file";
-            let text = contents.text_of(path).map_err(|error| KeysError::unreadable(SETTING, path, &error))?;
-            ApiKeys::parse(text).map_err(|why| KeysError::invalid(SETTING, path, &why))
-        });
-        let jwt = config.jwt.as_ref().map(|config| {
-            const SETTING: &str = "jwt_key_file";
-            let path = &config.key_file;
-            let content = contents.of(path).map_err(|error| KeysError::unreadable(SETTING, path, &error))?;
-            JwtVerifier::new(config, content).map_err(|why| KeysError::invalid(SETTING, path, &why))
-        });
-        let (mut api, mut jwt) = (api.transpose()?, jwt.transpose()?);
-        if let (Some(api), Some(previous)) = (&mut api, previous.and_then(|keys| keys.api.as_ref())) {
-            api.continue_usage(previous);
-        }
-        if let (Some(jwt), Some(previous)) = (&mut jwt, previous.and_then(|keys| keys.jwt.as_ref())) {
-            jwt.continue_usage(previous);
-        }
-        Ok(Some(Self { generation, api, jwt }))
-    }
-
     fn principal(&self, token: &str) -> Result<Arc<Principal>, TokenError> {
         match (&self.api, &self.jwt) {
             // An API key has no dots, a JSON Web Token has two.
@@ -230,6 +216,25 @@ impl Keys {
             (None, _) => unreachable!("at least one kind of key is configured"),
         }
     }
+}
+
+/// Loads the API keys, if their file is set.
+fn load_api_keys(config: &AuthConfig, contents: &Contents) -> Result<Option<Arc<ApiKeys>>, KeysError> {
+    const SETTING: &str = "api_keys_file";
+    let Some(path) = config.api_keys_file.as_deref() else { return Ok(None) };
+    let text = contents.text_of(path).map_err(|error| KeysError::unreadable(SETTING, path, &error))?;
+    let keys = ApiKeys::parse(text).map_err(|why| KeysError::invalid(SETTING, path, &why))?;
+    Ok(Some(Arc::new(keys)))
+}
+
+/// Loads the keys that verify JSON Web Tokens, if their file is set.
+fn load_jwt_keys(config: &AuthConfig, contents: &Contents) -> Result<Option<Arc<JwtVerifier>>, KeysError> {
+    const SETTING: &str = "jwt_key_file";
+    let Some(config) = &config.jwt else { return Ok(None) };
+    let path = &config.key_file;
+    let content = contents.of(path).map_err(|error| KeysError::unreadable(SETTING, path, &error))?;
+    let verifier = JwtVerifier::new(config, content).map_err(|why| KeysError::invalid(SETTING, path, &why))?;
+    Ok(Some(Arc::new(verifier)))
 }
 
 #[cfg(test)]

@@ -23,18 +23,18 @@ impl Reloader {
     }
 }
 
-/// How often files are checked. A change takes effect after at most the sum.
+/// How often files are checked. A change takes effect after at most `interval` and two times `settle`.
 #[derive(Debug, Clone, Copy)]
 pub struct FileChecks {
     /// The time between two checks.
     pub interval: Duration,
-    /// The time from the check that found a change until the one that loads it.
+    /// The time between two checks while a change is not loaded yet.
     pub settle: Duration,
 }
 
 impl Default for FileChecks {
     fn default() -> Self {
-        Self { interval: Duration::from_secs(14), settle: Duration::from_secs(1) }
+        Self { interval: Duration::from_secs(13), settle: Duration::from_secs(1) }
     }
 }
 
@@ -98,15 +98,15 @@ impl ReloadJob {
 
     /// Reloads the files that have changed. Returns whether some may still be changing.
     fn check(&mut self) -> bool {
-        let (mut is_settled, mut is_unsettled) = (false, false);
+        let (mut is_due, mut is_unsettled) = (false, false);
         for files in &mut self.files {
             match files.check() {
                 Change::None => {}
                 Change::Unsettled => is_unsettled = true,
-                Change::Settled(_) => is_settled = true,
+                Change::Due(_) => is_due = true,
             }
         }
-        if is_settled {
+        if is_due {
             self.report();
         }
         is_unsettled
