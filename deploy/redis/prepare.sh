@@ -27,9 +27,11 @@ bytes() {
     esac
 }
 
-# Only the profile external leaves the variable empty.
-[ -z "${ESTIMATOR_REDIS_URL:-}" ] ||
-    fail "ESTIMATOR_REDIS_URL is set, and this profile has a Redis of its own: set COMPOSE_PROFILES=external, or remove ESTIMATOR_REDIS_URL"
+# Another Redis, which must not get the password of this one.
+for name in ESTIMATOR_REDIS_URL ESTIMATOR_REDIS_CLUSTER ESTIMATOR_REDIS_SENTINEL; do
+    [ -z "$(printenv $name)" ] ||
+        fail "$name is set, and this profile has a Redis of its own: set COMPOSE_PROFILES=external, or remove $name"
+done
 
 # A fork may need all of the memory twice. Above the limit the kernel would kill Redis.
 max=$(bytes REDIS_MAX_MEMORY "$REDIS_MAX_MEMORY")
