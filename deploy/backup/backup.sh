@@ -29,7 +29,8 @@ tool() {
 
 # Prints the backups of the folder, with these conditions for find.
 backups() {
-    find "$folder" -maxdepth 1 -name 'segment-estimator-????????T??????Z.rdb' "$@"
+    # The dot: the folder may be a link.
+    find "$folder/." -maxdepth 1 -type f -name 'segment-estimator-????????T??????Z.rdb' "$@"
 }
 
 # Whether there is a backup that is younger than so many hours.
@@ -51,7 +52,7 @@ back_up() (
     [ "$partial" -ef /dev/fd/9 ] || fail "another run was writing $partial"
     # redis-cli keeps the end of a longer file.
     : >"$partial"
-    find "$folder" -maxdepth 1 -name 'segment-estimator-*.partial' -exec rm -f {} +
+    find "$folder/." -maxdepth 1 -name 'segment-estimator-*.partial' -exec rm -f {} +
     file=$folder/segment-estimator-$(date -u +%Y%m%dT%H%M%SZ).rdb
     if [ -n "${REDIS_PASSWORD_FILE:-}" ]; then
         REDISCLI_AUTH=$(cat "$REDIS_PASSWORD_FILE") || discard "failed to read $REDIS_PASSWORD_FILE"
@@ -69,8 +70,13 @@ back_up() (
     # On disk before older ones are removed.
     { sync "$partial" && mv "$partial" "$file"; } || discard "failed to write $file"
     log "wrote $file ($(wc -c <"$file" | tr -d ' ') bytes)"
-    # Their names have the times.
-    backups -exec basename {} \; | sort -r | tail -n "+$((keep + 1))" | while read -r old; do
+    # A Redis that lost its data must not cost the backups of the data.
+    if echo "$output" | grep -q '^\[info\] 0 keys read'; then
+        log "Redis is empty, so no earlier backup is removed"
+        return
+    fi
+    # Their names have the times. The one that was just written stays, whatever the others claim.
+    backups ! -name "${file##*/}" -exec basename {} \; | sort -r | tail -n "+$keep" | while read -r old; do
         rm -f "$folder/$old"
         log "removed $folder/$old"
     done

@@ -31,6 +31,13 @@ fn script(folder: &Path, password_file: &Path, arguments: &[&str], redis: &Redis
     command
 }
 
+/// Runs a command with the password.
+fn call(redis: &Redis, command: &[&str]) {
+    let url = redis.url() + "?pass=" + PASSWORD;
+    let mut connection = redis::Client::open(url).unwrap().get_connection().unwrap();
+    redis::cmd(command[0]).arg(&command[1..]).exec(&mut connection).unwrap();
+}
+
 /// Returns the files in `folder`, sorted.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -124,18 +131,28 @@ fn backup_keeps_the_newest_and_removes_partial_files() {
     let (redis, folder) = (start_redis(), tempfile::tempdir().unwrap());
     let backups = folder.path().join("backups");
     fs::create_dir(&backups).unwrap();
-    let old = ["1", "2", "3", "4"].map(|day| format!("segment-estimator-2026010{day}T021700Z.rdb"));
+    call(&redis, &["SET", "layout", "{}"]);
+    // The last one was written by a machine whose clock was wrong.
+    let old = ["20260101", "20260102", "20260103", "20360104"];
+    let old = old.map(|day| format!("segment-estimator-{day}T021700Z.rdb"));
     let partial = "segment-estimator-20260105T021700Z.rdb.partial".to_owned();
     for name in old.iter().chain([&partial, &"notes.txt".to_owned()]) {
         fs::write(backups.join(name), "").unwrap();
     }
-    let output = back_up(folder.path(), PASSWORD, &["backups"], &redis);
+    std::os::unix::fs::symlink("backups", folder.path().join("link")).unwrap();
+    let output = back_up(folder.path(), PASSWORD, &["link"], &redis);
     assert!(output.status.success(), "{output:?}");
-    let names: Vec<_> =
-        files(&backups).iter().map(|file| file.file_name().unwrap().to_str().unwrap().to_owned()).collect();
-    assert_eq!(names[..3], ["notes.txt", &old[2], &old[3]]);
-    assert_eq!(names.len(), 4, "{names:?}");
-    assert!(back_up(folder.path(), PASSWORD, &["--check", "1", "backups"], &redis).status.success());
+    let names = || -> Vec<_> {
+        files(&backups).iter().map(|file| file.file_name().unwrap().to_str().unwrap().to_owned()).collect()
+    };
+    let kept = names();
+    assert_eq!((kept.len(), &kept[0], &kept[1], &kept[3]), (4, &"notes.txt".to_owned(), &old[2], &old[3]), "{kept:?}");
+    assert!(back_up(folder.path(), PASSWORD, &["--check", "1", "link"], &redis).status.success());
+
+    call(&redis, &["FLUSHALL"]);
+    fs::write(backups.join(&old[0]), "").unwrap();
+    assert!(back_up(folder.path(), PASSWORD, &["backups"], &redis).status.success());
+    assert!(names().contains(&old[0]), "an empty Redis costs no backup of data: {:?}", names());
 }
 
 #[test]
