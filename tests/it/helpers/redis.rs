@@ -195,6 +195,11 @@ impl Redis {
         if is_refused { Vec::new() } else { vec!["+client|setinfo"] }
     }
 
+    /// Returns whether the server has `ACL DRYRUN`, which is of 7.0.
+    pub fn has_acl_dry_run(&self) -> bool {
+        self.try_call::<String>(&["ACL", "DRYRUN", "default", "PING"]).is_ok()
+    }
+
     /// Returns the number of calls of a command since `CONFIG RESETSTAT`.
     pub fn calls(&self, command: &str) -> u64 {
         let stats: String = self.call(&["INFO", "commandstats"]);
