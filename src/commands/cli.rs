@@ -30,7 +30,7 @@ use crate::http::openapi_json;
 /// Every setting has four sources: window = "7d" in the TOML file, ESTIMATOR_WINDOW=7d in a .env file, the same in the
 /// environment, and --window 7d on the command line. Each overrides those before it.
 #[derive(Parser)]
-#[command(version = crate::VERSION, max_term_width = 120)]
+#[command(version = crate::VERSION, propagate_version = true, max_term_width = 120)]
 pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -74,18 +74,31 @@ impl Cli {
     ///
     /// # Errors
     ///
-    /// The mistake in one line for the user.
+    /// The mistake in one line for the user, or a failure to print the text.
     pub fn from_command_line() -> Result<Self, Failure> {
-        Self::parse_from(std::env::args_os()).map_err(|error| {
-            if !error.use_stderr() {
-                error.exit();
+        match Self::parse_from(std::env::args_os()) {
+            Err(error) if !error.use_stderr() => {
+                error.print().and_then(|()| io::stdout().flush())?;
+                std::process::exit(0)
             }
-            one_line(&error).into()
-        })
+            parsed => parsed.map_err(|error| one_line(&error).into()),
+        }
     }
 
-    fn parse_from(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Self, clap::Error> {
-        Self::from_arg_matches(&with_help(Self::command()).try_get_matches_from(arguments)?)
+    fn parse_from(arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Self, clap::Error> {
+        let mut arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+        let parse = |arguments: &[OsString]| with_help(Self::command()).try_get_matches_from(arguments);
+        let matches = parse(&arguments).or_else(|error| {
+            // clap's `help` takes `--help` behind it for a command: `help serve --help` is `serve --help`.
+            match error.get(ContextKind::InvalidSubcommand) {
+                Some(ContextValue::String(flag)) if flag.starts_with('-') => {}
+                _ => return Err(error),
+            }
+            let help = arguments.iter().position(|argument| argument == "help").ok_or(error)?;
+            arguments.remove(help);
+            parse(&arguments)
+        });
+        Self::from_arg_matches(&matches?)
     }
 
     /// Runs the command.

@@ -46,6 +46,9 @@ pub(super) fn with_help(command: Command) -> Command {
             let is_common = COMMON.contains(&flag.get_id().as_str());
             flag.hide_short_help(!is_common)
         });
+        // `--version` prints the name of the program.
+        let named = |command: Command| command.display_name(env!("CARGO_PKG_NAME"));
+        let subcommand = named(subcommand).mut_subcommands(named);
         subcommand.args(used.chain(hidden.into_iter().map(|flag| flag.hide(true)))).after_long_help(note)
     });
     without_backticks(command)

@@ -105,10 +105,40 @@ fn start_refuses_a_pipe_called_dotenv() {
 #[test]
 fn help_and_version_exit_with_0() {
     let folder = tempfile::tempdir().unwrap();
-    for (flag, start) in [("--help", "Counts how many users"), ("--version", "segment-estimator ")] {
-        let output = run(binary(folder.path()).arg(flag));
+    for (arguments, start) in [
+        ("--help", "Counts how many users"),
+        ("help --help", "Counts how many users"),
+        ("help -h", "Counts how many users"),
+        ("help serve", "Serve HTTP until"),
+        ("help serve --help", "Serve HTTP until"),
+        ("help window set -h", "Set the window"),
+        ("--version", "segment-estimator 1."),
+        ("serve --version", "segment-estimator 1."),
+        ("window set -V", "segment-estimator 1."),
+        ("help --version", "segment-estimator 1."),
+    ] {
+        let output = run(binary(folder.path()).args(arguments.split(' ')));
         assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
-        assert!(String::from_utf8(output.stdout).unwrap().starts_with(start));
+        assert!(String::from_utf8(output.stdout).unwrap().starts_with(start), "{arguments}");
+    }
+    for (arguments, message) in
+        [("help nothing", "unrecognized subcommand 'nothing'"), ("help --nothing", "unexpected argument '--nothing'")]
+    {
+        let arguments: Vec<_> = arguments.split(' ').collect();
+        let error = error_of(folder.path(), &arguments, &[]);
+        assert!(error.starts_with(&format!("segment-estimator: {message}")), "{error}");
+    }
+}
+
+#[test]
+fn help_and_version_that_cannot_be_written_fail() {
+    let folder = tempfile::tempdir().unwrap();
+    for arguments in ["--help", "help", "serve -h", "--version"] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = run(binary(folder.path()).args(arguments.split(' ')).stdout(full));
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), error.lines().count()), (Some(1), 1), "{arguments}: {error}");
+        assert!(error.starts_with("segment-estimator: No space left on device"), "{arguments}: {error}");
     }
 }
 
