@@ -23,6 +23,7 @@ mod value;
 use std::path::{Path, PathBuf};
 
 pub use self::declare::Setting;
+pub use self::otel::OtelVariables;
 pub use self::rows::SettingRow;
 pub use self::secret_files::SecretFile;
 pub use self::settings::{RawSettings, SETTINGS, Settings};

@@ -13,4 +13,6 @@ pub use self::metrics::{
     BatchMetrics, KeyCounters, Metrics, OverlapMetrics, Persistence, RedisMetrics, RouteMetrics, SegmentUsers, Traffic,
     VisitMetrics, render_keys,
 };
-pub use self::traces::{OtlpEndpoint, ROOT as TRACE_ROOT, TARGET as TRACED, TraceConfig, Traces, parse_ratio};
+pub use self::traces::{
+    BatchLimits, OtlpEndpoint, ROOT as TRACE_ROOT, TARGET as TRACED, TraceConfig, Traces, parse_ratio,
+};

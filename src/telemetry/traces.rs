@@ -13,7 +13,9 @@ use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::{Protocol, SpanExporter as OtlpExporter, WithExportConfig as _};
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::resource::{ResourceDetector as _, SdkProvidedResourceDetector};
-use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider, SpanData, SpanExporter};
+use opentelemetry_sdk::trace::{
+    BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracer, SdkTracerProvider, SpanData, SpanExporter,
+};
 use opentelemetry_sdk::{Resource, trace};
 use tracing::Metadata;
 use tracing::subscriber::Interest;
@@ -36,6 +38,31 @@ pub struct TraceConfig {
     pub endpoint: OtlpEndpoint,
     /// The ratio of traced requests, 0 to 1, among those without a `traceparent` header.
     pub ratio: f64,
+}
+
+/// The limits of the batches of spans.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchLimits {
+    queue: usize,
+    batch: usize,
+    delay: Duration,
+}
+
+impl BatchLimits {
+    /// The variables that the exporter reads the limits from, each with its maximum. The exporter allocates the queue at
+    /// the start, and panics if it is too large.
+    pub const VARIABLES: [(&'static str, u64); 3] = [
+        ("OTEL_BSP_MAX_QUEUE_SIZE", 100_000),
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 100_000),
+        ("OTEL_BSP_SCHEDULE_DELAY", 86_400_000),
+    ];
+}
+
+impl Default for BatchLimits {
+    /// Returns the limits that OpenTelemetry prescribes.
+    fn default() -> Self {
+        Self { queue: 2_048, batch: 512, delay: Duration::from_secs(5) }
+    }
 }
 
 /// The URL of the collector.
@@ -89,20 +116,26 @@ pub fn parse_ratio(text: &str) -> Result<f64, String> {
 pub struct Traces(SdkTracerProvider);
 
 impl Traces {
-    /// Starts the exporter. The collector need not be running.
+    /// Starts the exporter. The collector need not be running. Without `limits`, the variables have them.
     ///
     /// # Errors
     ///
-    /// One line that names the setting, if the HTTP client can't be created.
-    pub fn start(config: &TraceConfig) -> Result<Self, String> {
+    /// One line, if the HTTP client can't be created or a variable of the exporter is invalid.
+    pub fn start(config: &TraceConfig, limits: Option<BatchLimits>) -> Result<Self, String> {
         let exporter = OtlpExporter::builder()
             .with_http()
             .with_protocol(Protocol::HttpBinary)
             .with_endpoint(&config.endpoint.0)
             .build()
-            .map_err(|error| format!("otlp_endpoint: {error}"))?;
+            .map_err(|error| error.to_string())?;
+        let mut batches = BatchConfigBuilder::default();
+        if let Some(BatchLimits { queue, batch, delay }) = limits {
+            batches = batches.with_max_queue_size(queue).with_max_export_batch_size(batch).with_scheduled_delay(delay);
+        }
+        let exporter = LoggingExporter { exporter, is_failing: AtomicBool::new(false) };
+        let processor = BatchSpanProcessor::builder(exporter).with_batch_config(batches.build()).build();
         let provider = SdkTracerProvider::builder()
-            .with_batch_exporter(LoggingExporter { exporter, is_failing: AtomicBool::new(false) })
+            .with_span_processor(processor)
             // Sampling happens before a span is created.
             .with_sampler(Sampler::AlwaysOn)
             .with_resource(resource());

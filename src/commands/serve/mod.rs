@@ -18,16 +18,25 @@ pub use self::listener::ListenError;
 pub use self::reloader::{FileChecks, Reloader};
 use super::outcome::Outcome;
 use super::stop_signals::StopSignals;
-use crate::config::Settings;
+use crate::config::{OtelVariables, Settings};
 use crate::telemetry::{self, LogFormat, Traces};
 
 /// Serves with logs and traces.
 pub(super) fn serve_traced(settings: &Settings, runtime: &Runtime) -> Outcome {
     // Outside the runtime: the exporter has its own thread and runtime, which must not end inside another runtime.
-    let traces = settings.traces().as_ref().map(Traces::start).transpose()?;
+    let variables = OtelVariables::read();
+    let started = settings.traces().map(|config| Traces::start(&config, variables.batch_limits)).transpose();
+    let (traces, failure) = started.map_or_else(|error| (None, Some(error)), |traces| (traces, None));
     let log_format = settings.log_format.unwrap_or_else(LogFormat::for_stderr);
     telemetry::init(log_format, &settings.log_filter, traces.as_ref());
     tracing::info!(version = env!("CARGO_PKG_VERSION"), commit = crate::COMMIT, "starting");
+    for warning in &variables.warnings {
+        tracing::warn!("{warning}");
+    }
+    // Traces are worth no outage.
+    if let Some(error) = failure {
+        tracing::warn!(error, "failed to start the exporter of traces; nothing is traced");
+    }
     let outcome = runtime.block_on(serve(settings));
     if let Some(traces) = traces {
         traces.shut_down();

@@ -1,11 +1,12 @@
 //! Traces of requests, as a collector receives them.
 
+mod environment;
+
 use std::path::Path;
 
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
-use rstest::rstest;
 use serde_json::json;
 
 use crate::helpers::{Collector, Proxy, Redis, Service, eventually, problem};
@@ -265,53 +266,4 @@ async fn trace_of_a_request_has_the_conventional_attributes_and_nothing_of_its_p
     one("GET", "421");
     let all = format!("{spans:?}").replace("secret.example", "");
     assert!(!all.contains("secret"), "{all}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn trace_is_off_if_the_environment_disables_it_and_its_endpoint_is_taken() {
-    let collector = Collector::start().await;
-    let folder = tempfile::tempdir().unwrap();
-    let endpoint = format!("http://{}", collector.address);
-    let disabled = [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()), ("OTEL_SDK_DISABLED", "true")];
-    let service = Service::start_with_environment(folder.path(), &["--otlp-endpoint", &endpoint], &disabled);
-    let response = post(&service, "u1", &format!("00-{TRACE}-{CALLER}-01")).await;
-    assert!(response.headers().get("traceparent").is_none());
-    assert!(service.terminate().success());
-    assert!(collector.spans().is_empty());
-
-    let service = Service::start_with_environment(folder.path(), &[], &disabled[..1]);
-    assert_eq!(post(&service, "u1", &format!("00-{TRACE}-{CALLER}-01")).await.status(), 204);
-    assert!(service.terminate().success());
-    assert!(!collector.spans().is_empty());
-}
-
-#[rstest]
-#[case::nothing_is_set(&[], "segment-estimator", None)]
-#[case::service_name(&[("OTEL_SERVICE_NAME", "counts")], "counts", None)]
-#[case::name_among_attributes(&[("OTEL_RESOURCE_ATTRIBUTES", "service.name=counts,team=ads")], "counts", None)]
-#[case::both_names(
-    &[("OTEL_SERVICE_NAME", "counts"), ("OTEL_RESOURCE_ATTRIBUTES", "service.name=other,service.instance.id=pod-7")],
-    "counts",
-    Some("pod-7")
-)]
-#[case::empty(&[("OTEL_SERVICE_NAME", ""), ("OTEL_RESOURCE_ATTRIBUTES", "")], "segment-estimator", None)]
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn trace_has_the_service_name_and_the_instance_of_the_environment(
-    #[case] environment: &[(&str, &str)],
-    #[case] name: &str,
-    #[case] instance: Option<&str>,
-) {
-    let collector = Collector::start().await;
-    let folder = tempfile::tempdir().unwrap();
-    let endpoint = format!("http://{}", collector.address);
-    let service = Service::start_with_environment(folder.path(), &["--otlp-endpoint", &endpoint], environment);
-    assert_eq!(post(&service, "u1", &format!("00-{TRACE}-{CALLER}-01")).await.status(), 204);
-    assert!(service.terminate().success());
-
-    assert_eq!(collector.attribute("service.name").as_deref(), Some(name));
-    assert_eq!(collector.attribute("service.version").as_deref(), Some(env!("CARGO_PKG_VERSION")));
-    let found = collector.attribute("service.instance.id").unwrap();
-    assert!(instance.map_or(found.len() == 36, |instance| found == instance), "{found}");
-    let is_given = environment.iter().any(|(_, value)| value.contains("team=ads"));
-    assert_eq!(collector.attribute("team").is_some(), is_given);
 }
