@@ -45,7 +45,7 @@ pub struct Cli {
 enum Command {
     /// Serve HTTP until SIGTERM or Ctrl-C (the default)
     Serve,
-    /// Create an API key or a JSON Web Token and print it
+    /// Create an API key or a JSON Web Token and print it, or revoke an API key
     Token(TokenCommand),
     /// Import visits from a file into Redis or a running service; exits 0 if every line was valid
     Import(ImportCommand),
