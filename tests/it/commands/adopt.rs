@@ -269,7 +269,7 @@ async fn adopt_refuses_if_it_cannot_scan_all_keys(
 
 #[tokio::test]
 async fn adopt_scans_all_keys_and_check_reports_that_it_does_not() {
-    let redis = Redis::start_with(&["--enable-debug-command", "local"]);
+    let redis = Redis::start_with_debug_command();
     fill(&redis, "4", Timestamp::now()).await;
     redis.call::<()>(&["DEBUG", "POPULATE", "1050000", "theirs", "1"]);
     let table = says(&redis, &["check"]);

@@ -48,6 +48,12 @@ impl Redis {
         Self::start_in(tempfile::tempdir().unwrap(), &[&own, arguments].concat())
     }
 
+    /// Starts a server that permits `DEBUG`. Those before 7.0 do without a setting, and refuse the setting.
+    pub fn start_with_debug_command() -> Self {
+        let permit = ["--enable-debug-command", "local"];
+        Self::start_with(if engine_is_before((7, 0)) { &[] } else { &permit })
+    }
+
     /// Starts a sentinel with `configuration` in its file, which it rewrites.
     pub fn start_sentinel(configuration: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();

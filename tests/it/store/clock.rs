@@ -224,6 +224,9 @@ async fn check_reports_a_wrong_clock_and_succeeds(#[case] ahead_by: i64, #[case]
     let mut out = Vec::new();
     check(&settings, &[], &Clock::ahead_by(ahead_by), &mut out).await.unwrap();
     let text = String::from_utf8(out).unwrap();
+    // Without the dry run, which is of 7.0, the line about Redis ends with another clause.
+    let unknown = "; whether its ACL permits all required commands is unknown\n";
+    let text = if redis.has_acl_dry_run() { text } else { text.replacen(unknown, "\n", 1) };
     assert!(text.ends_with(end), "{text}");
 }
 

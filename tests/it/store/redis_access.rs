@@ -101,6 +101,8 @@ async fn service_sends_the_required_commands_and_no_others() {
 
     // The test and the handshake send these, and some are optional.
     let own = ["ACL|LOG", "ACL|SETUSER", "AUTH", "CLIENT|SETINFO", "HELLO", "INFO", "SCAN", "SELECT", "TIME"];
+    // Redis 6 counts no subcommands. Later versions count nothing else of these.
+    let own = [&own[..], &["ACL", "CLIENT", "CONFIG"]].concat();
     let run = commands_run(&redis).into_iter().chain(at_start).filter(|name| !own.contains(&name.as_str()));
     let run: Vec<_> = run.collect::<BTreeSet<_>>().into_iter().collect();
     let mut needed = Permissions::needed_commands();

@@ -26,14 +26,7 @@ impl TlsRedis {
 
     /// Starts a Redis with the certificate that `write_server` writes.
     fn start_with(write_server: impl Fn(&Authority, &Path)) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let authority = Authority::new("the right one");
-        fs::write(folder.path().join("ca.pem"), &authority.pem).unwrap();
-        write_server(&authority, folder.path());
-        authority.write_certificate(folder.path(), "client", "estimator");
-        let other = Authority::new("another one");
-        fs::write(folder.path().join("other-ca.pem"), &other.pem).unwrap();
-        other.write_certificate(folder.path(), "other-client", "estimator");
+        let folder = write_files(write_server);
         let port = free_port();
         let file = |name: &str| folder.path().join(name).display().to_string();
         let redis = Redis::start_with(&[
@@ -68,6 +61,19 @@ impl TlsRedis {
             ("redis_client_key_file", &file("client.key")),
         ])
     }
+}
+
+/// Writes the files of both sides, with the certificate of the server that `write_server` writes.
+fn write_files(write_server: impl Fn(&Authority, &Path)) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new("the right one");
+    fs::write(folder.path().join("ca.pem"), &authority.pem).unwrap();
+    write_server(&authority, folder.path());
+    authority.write_certificate(folder.path(), "client", "estimator");
+    let other = Authority::new("another one");
+    fs::write(folder.path().join("other-ca.pem"), &other.pem).unwrap();
+    other.write_certificate(folder.path(), "other-client", "estimator");
+    folder
 }
 
 const CLIENT: [&str; 4] = ["--redis-client-cert-file", "client.pem", "--redis-client-key-file", "client.key"];
@@ -134,11 +140,11 @@ fn connect_trusts_the_cas_of_the_system_unless_a_file_names_others() {
 }
 
 /// Asserts that with `arguments` requests are 503, and that the log and `check` report `why` in one line.
-async fn assert_refused(tls: &TlsRedis, url: &str, arguments: &[&str], why: &str) {
+async fn assert_refused(folder: &TempDir, url: &str, arguments: &[&str], why: &str) {
     let arguments = [&["--redis-url", url][..], arguments].concat();
     let why = format!("failed to connect to Redis: {why}");
 
-    let service = Service::start(tls.folder.path(), &arguments);
+    let service = Service::start(folder.path(), &arguments);
     let visit = json!({ "user_id": "u104010", "segment": "sports" });
     problem(service.post_visit(&visit).await, 503, "store-unavailable").await;
     assert_eq!(service.status_of("/segments/sports/count").await, 503);
@@ -149,7 +155,7 @@ async fn assert_refused(tls: &TlsRedis, url: &str, arguments: &[&str], why: &str
     let logged = serde_json::to_string(&why).unwrap();
     assert!(warnings.len() == 1 && warnings[0].contains(logged.trim_matches('"')), "{log:#?}");
 
-    let error = refusal(binary(tls.folder.path()).arg("check").args(arguments));
+    let error = refusal(binary(folder.path()).arg("check").args(arguments));
     assert!(error.starts_with("segment-estimator: redis_url: the Redis at ") && error.contains(&why), "{error}");
 }
 
@@ -168,7 +174,7 @@ async fn handshake_with_an_untrusted_side_is_503_and_one_line(
     #[case] why: &str,
 ) {
     let tls = TlsRedis::start();
-    assert_refused(&tls, &tls.url(), &[ca, client].concat(), why).await;
+    assert_refused(&tls.folder, &tls.url(), &[ca, client].concat(), why).await;
 }
 
 #[tokio::test]
@@ -177,7 +183,7 @@ async fn certificate_for_another_host_is_503_and_one_line() {
     let url = format!("rediss://127.0.0.1:{}", tls.port);
     let why =
         r#"its certificate is invalid: certificate not valid for name "127.0.0.1"; certificate is only valid for "#;
-    assert_refused(&tls, &url, &[&CA[..], &CLIENT].concat(), why).await;
+    assert_refused(&tls.folder, &url, &[&CA[..], &CLIENT].concat(), why).await;
 }
 
 #[tokio::test]
@@ -185,42 +191,42 @@ async fn expired_certificate_is_503_and_one_line() {
     let tls =
         TlsRedis::start_with(|authority, folder| authority.write_expired_certificate(folder, "server", "localhost"));
     let why = "its certificate is invalid: certificate expired: ";
-    assert_refused(&tls, &tls.url(), &[&CA[..], &CLIENT].concat(), why).await;
+    assert_refused(&tls.folder, &tls.url(), &[&CA[..], &CLIENT].concat(), why).await;
 }
 
 #[tokio::test]
 async fn certificate_of_a_ca_is_503_and_one_line() {
     let tls = TlsRedis::start_with(|_, folder| Authority::write_self_signed_authority(folder, "server", "localhost"));
     let why = "its certificate is invalid: it is the certificate of a CA (CA:TRUE), not of a server; ";
-    assert_refused(&tls, &tls.url(), &[&["--redis-ca-file", "server.pem"][..], &CLIENT].concat(), why).await;
+    assert_refused(&tls.folder, &tls.url(), &[&["--redis-ca-file", "server.pem"][..], &CLIENT].concat(), why).await;
 }
 
 #[tokio::test]
 async fn plain_url_of_a_tls_port_is_503_and_one_line() {
     let tls = TlsRedis::start();
     let url = format!("redis://localhost:{}", tls.port);
-    assert_refused(&tls, &url, &[], "it hung up at the first command (").await;
+    assert_refused(&tls.folder, &url, &[], "it hung up at the first command (").await;
     let error = refusal(binary(tls.folder.path()).args(["check", "--redis-url", &url]));
     assert!(error.contains("it may require TLS on this port (set rediss://)"), "{error}");
 }
 
 #[tokio::test]
 async fn tls_url_of_a_plain_port_is_503_and_one_line() {
-    let tls = TlsRedis::start();
+    let folder = write_files(|_, _| ());
     let port = free_port();
     let _plain = Redis::start_with(&["--port", &port]);
     let arguments = [&CA[..], &["--redis-connect-timeout", "200ms"]].concat();
     let why = "not connected within 200ms; it may speak no TLS on this port";
-    assert_refused(&tls, &format!("rediss://localhost:{port}"), &arguments, why).await;
+    assert_refused(&folder, &format!("rediss://localhost:{port}"), &arguments, why).await;
 }
 
 /// The other server must answer while this test waits for the check. Therefore they need separate threads.
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_url_of_an_http_server_is_503_and_one_line() {
-    let tls = TlsRedis::start();
-    let other = TestApp::spawn(&tls.redis).await;
+    let (redis, folder) = (Redis::start(), write_files(|_, _| ()));
+    let other = TestApp::spawn(&redis).await;
     let url = format!("rediss://localhost:{}", other.address.port());
-    assert_refused(&tls, &url, &CA, "it doesn't speak TLS").await;
+    assert_refused(&folder, &url, &CA, "it doesn't speak TLS").await;
 }
 
 #[rstest]

@@ -378,12 +378,10 @@ async fn acl_must_permit_wait_if_write_acks_are_set(#[case] acks: &[&str], #[cas
     redis.primary.call::<()>(&["ACL", "SETUSER", "me", "reset", "on", ">hunter2", "~*", "+@all", "-wait"]);
     let url = format!("{}?user=me&pass=hunter2", redis.primary.url());
     let (succeeded, error) = check(folder.path(), &[&["--redis-url", &url], acks].concat());
-    assert_eq!(succeeded, is_allowed, "{error}");
-    assert_eq!(
-        error.contains("its ACL forbids a required command: ") && error.contains("'wait'"),
-        !is_allowed,
-        "{error}"
-    );
+    // Without the dry run, which is of 7.0, `check` can't know.
+    let passes = is_allowed || !redis.primary.has_acl_dry_run();
+    assert_eq!(succeeded, passes, "{error}");
+    assert_eq!(error.contains("its ACL forbids a required command: ") && error.contains("'wait'"), !passes, "{error}");
 
     let service = Service::start(folder.path(), &[&["--redis-url", &url], acks].concat());
     let expected = if is_allowed { 204 } else { 503 };
