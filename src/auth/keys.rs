@@ -20,6 +20,12 @@ use super::principal::{Principal, check_name};
 use super::scope::{Scope, Scopes};
 use super::usage::KeySample;
 
+/// The number of keys that metrics show by name. Prometheus keeps a series for each.
+const MAX_NAMED: usize = 200;
+
+/// The name in metrics of the keys that have no series of their own.
+const OTHER: &str = "other";
+
 /// The accepted API keys.
 pub struct ApiKeys(Vec<ApiKey>);
 
@@ -95,9 +101,19 @@ impl ApiKeys {
         }
     }
 
-    /// Reads the counters of all keys.
-    pub(super) fn usage(&self) -> impl Iterator<Item = KeySample> {
-        self.0.iter().map(|key| key.principal.usage.sample("api", &key.principal.name))
+    /// Reads the counters of all keys. Those behind the first [`MAX_NAMED`] in the file share the name [`OTHER`].
+    pub(super) fn usage(&self) -> Vec<KeySample> {
+        let mut samples: Vec<KeySample> = Vec::new();
+        for (index, ApiKey { principal, .. }) in self.0.iter().enumerate() {
+            let name = if index < MAX_NAMED { &principal.name } else { OTHER };
+            let sample = principal.usage.sample("api", name);
+            // A key may have the name of the others.
+            match samples.iter_mut().rev().find(|known| name == OTHER && known.name == OTHER) {
+                Some(others) => others.add(sample),
+                None => samples.push(sample),
+            }
+        }
+        samples
     }
 
     /// Returns whether a key has this name.
@@ -159,6 +175,24 @@ mod tests {
     fn parse_skips_a_byte_order_mark() {
         let text = format!("\u{feff}{}", entry("uss", OF_TEST, ""));
         assert!(ApiKeys::parse(&text).unwrap().principal("test").is_some());
+    }
+
+    #[test]
+    fn usage_has_a_bound_on_names() {
+        let key = |number: usize| entry(&format!("key-{number}"), &format!("{number:064x}"), "");
+        let text: String = (0..MAX_NAMED + 3).map(key).collect();
+        let keys = ApiKeys::parse(&text).unwrap();
+        for key in &keys.0 {
+            key.principal.usage.request();
+            key.principal.usage.visits(2);
+            key.principal.usage.problem("overloaded");
+        }
+        let samples = keys.usage();
+        assert_eq!(samples.len(), MAX_NAMED + 1);
+        assert_eq!((&*samples[MAX_NAMED - 1].name, samples[MAX_NAMED - 1].requests), ("key-199", 1));
+        let others = &samples[MAX_NAMED];
+        assert_eq!((&*others.name, others.requests, others.visits), (OTHER, 3, 6));
+        assert_eq!(others.problems, [("overloaded", 3)]);
     }
 
     #[test]

@@ -29,6 +29,20 @@ pub struct KeySample {
     pub problems: Vec<(&'static str, u64)>,
 }
 
+impl KeySample {
+    /// Adds the counters of another key.
+    pub(super) fn add(&mut self, other: Self) {
+        self.requests += other.requests;
+        self.visits += other.visits;
+        for (slug, count) in other.problems {
+            match self.problems.iter_mut().find(|(known, _)| *known == slug) {
+                Some((_, sum)) => *sum += count,
+                None => self.problems.push((slug, count)),
+            }
+        }
+    }
+}
+
 impl KeyUsage {
     /// Counts a request.
     pub fn request(&self) {

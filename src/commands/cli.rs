@@ -117,7 +117,7 @@ impl Cli {
         }
         let runtime = runtime(settings.threads)?;
         match self.command {
-            None | Some(Command::Serve) => serve_traced(&settings, &runtime),
+            None | Some(Command::Serve) => serve_traced(&settings, runtime),
             Some(Command::Check) => {
                 let rows = settings.rows(&layers);
                 Ok(runtime.block_on(check(&settings, &rows, &Clock::system(), &mut io::stdout()))?)

@@ -12,12 +12,12 @@ thread_local! {
     static CALLER: Cell<Option<Arc<KeyUsage>>> = const { Cell::new(None) };
 }
 
-/// Tells the middleware whose key the request has.
+/// Sets the key of the request.
 pub fn set(usage: Arc<KeyUsage>) {
     CALLER.set(Some(usage));
 }
 
-/// Returns the key that was set during the poll that just ended.
+/// Takes the key that was set since the last call.
 pub fn take() -> Option<Arc<KeyUsage>> {
     CALLER.take()
 }

@@ -10,8 +10,7 @@ pub use self::logs::{LogFilter, LogFormat, init};
 #[cfg(test)]
 pub use self::metrics::ERROR_KINDS;
 pub use self::metrics::{
-    BatchMetrics, KeyCounters, Metrics, OverlapMetrics, Persistence, RedisMetrics, RouteMetrics, SegmentUsers, Traffic,
-    VisitMetrics, render_keys,
+    BatchMetrics, Metrics, OverlapMetrics, Persistence, RedisMetrics, RouteMetrics, SegmentUsers, Traffic, VisitMetrics,
 };
 pub use self::traces::{
     BatchLimits, OtlpEndpoint, ROOT as TRACE_ROOT, TARGET as TRACED, TraceConfig, Traces, parse_ratio,

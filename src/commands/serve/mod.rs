@@ -8,6 +8,7 @@ mod run;
 mod watched_files;
 
 use std::io;
+use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -22,7 +23,7 @@ use crate::config::{OtelVariables, Settings};
 use crate::telemetry::{self, LogFormat, Traces};
 
 /// Serves with logs and traces.
-pub(super) fn serve_traced(settings: &Settings, runtime: &Runtime) -> Outcome {
+pub(super) fn serve_traced(settings: &Settings, runtime: Runtime) -> Outcome {
     // Outside the runtime: the exporter has its own thread and runtime, which must not end inside another runtime.
     let variables = OtelVariables::read();
     let started = settings.traces().map(|config| Traces::start(&config, variables.batch_limits)).transpose();
@@ -41,7 +42,14 @@ pub(super) fn serve_traced(settings: &Settings, runtime: &Runtime) -> Outcome {
     if let Some(traces) = traces {
         traces.shut_down();
     }
+    end(runtime);
     outcome
+}
+
+/// Ends the runtime. A read from a network volume may hang for good, and must not keep the process alive.
+fn end(runtime: Runtime) {
+    const TIMEOUT: Duration = Duration::from_secs(1);
+    runtime.shutdown_timeout(TIMEOUT);
 }
 
 async fn serve(settings: &Settings) -> Outcome {
@@ -91,5 +99,27 @@ fn warn_of_few_descriptors(descriptors: usize, connections: usize) {
     const OTHERS: usize = 100;
     if descriptors < connections.saturating_add(OTHERS) {
         tracing::warn!(descriptors, "max_connections exceeds the system's limit of descriptors");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn end_does_not_wait_for_a_read_that_hangs() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (release, released) = mpsc::channel::<()>();
+        let (started, is_started) = mpsc::channel();
+        runtime.spawn_blocking(move || {
+            started.send(()).unwrap();
+            released.recv()
+        });
+        is_started.recv().unwrap();
+        end(runtime);
+        // Without the timeout, `end` waits for this.
+        drop(release);
     }
 }

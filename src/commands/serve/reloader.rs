@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::reloaded_files::ReloadedFiles;
 use super::watched_files::Change;
@@ -36,6 +36,19 @@ impl Default for FileChecks {
     fn default() -> Self {
         Self { interval: Duration::from_secs(13), settle: Duration::from_secs(1) }
     }
+}
+
+/// How long reading the files may take until it is reported. A network volume may hang.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Waits for `work`, and calls `on_timeout` once it has taken `timeout`. Returns whether it has.
+async fn observe<T>(mut work: JoinHandle<T>, timeout: Duration, on_timeout: impl FnOnce()) -> (T, bool) {
+    const PANIC: &str = "a reload doesn't panic";
+    if let Ok(outcome) = tokio::time::timeout(timeout, &mut work).await {
+        return (outcome.expect(PANIC), false);
+    }
+    on_timeout();
+    (work.await.expect(PANIC), true)
 }
 
 /// Reloads API keys, JWT keys and certificates.
@@ -79,11 +92,26 @@ impl ReloadJob {
                 () = requests.0.notified() => true,
             };
             // A file may be on a network, and the keys of a large set take milliseconds to check.
+            let names: Vec<_> = self.files.iter().map(ReloadedFiles::name).collect();
+            let metrics = Arc::clone(&self.metrics);
             let work = spawn_blocking(move || {
                 let is_unsettled = if is_requested { self.reload() } else { self.check() };
                 (self, if is_unsettled { checks.settle } else { checks.interval })
             });
-            (self, pause) = work.await.expect("a reload doesn't panic");
+            let ((job, next), is_late) = observe(work, READ_TIMEOUT, || {
+                tracing::error!(
+                    "reading the files of keys and certificates hangs; changes have no effect until it ends"
+                );
+                for name in names {
+                    metrics.http.set_reload_successful(name, false);
+                }
+            })
+            .await;
+            (self, pause) = (job, next);
+            if is_late {
+                // Reports the outcome.
+                requests.reload();
+            }
         }
     }
 
@@ -126,5 +154,21 @@ impl ReloadJob {
         for exposure in self.secret_files.iter().filter_map(SecretFile::exposure) {
             tracing::warn!("{exposure}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn observe_reports_work_that_hangs_and_waits_for_its_end() {
+        let (release, released) = mpsc::channel();
+        let hung = spawn_blocking(move || released.recv().unwrap());
+        assert_eq!(observe(hung, Duration::ZERO, || release.send(7).unwrap()).await, (7, true));
+        let quick = spawn_blocking(|| 7);
+        assert_eq!(observe(quick, READ_TIMEOUT, || unreachable!("it ends in time")).await, (7, false));
     }
 }

@@ -6,11 +6,10 @@ use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse as _, Response};
 
-use crate::auth::KeySample;
+use super::key_metrics::render_keys;
 use crate::http::docs::openapi::responses;
 use crate::http::extract::auth::{Authorized, Read};
 use crate::http::state::AppState;
-use crate::telemetry::{KeyCounters, render_keys};
 
 /// Get the metrics of the service.
 ///
@@ -34,14 +33,6 @@ pub async fn metrics(_: Authorized<Read>, state: State<Arc<AppState>>) -> Respon
 pub async fn metrics_without_token(State(state): State<Arc<AppState>>) -> Response {
     state.estimator.measure_pending();
     state.metrics.http.set_in_flight(state.limits.requests - state.in_flight.available_permits());
-    let keys = state.authenticator.usage();
-    let keys = keys.iter().map(|KeySample { kind, name, requests, visits, problems }| KeyCounters {
-        kind,
-        key: name,
-        requests: *requests,
-        visits: *visits,
-        problems,
-    });
-    let text = state.metrics.render() + &render_keys(keys);
+    let text = state.metrics.render() + &render_keys(state.authenticator.usage());
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"), (CACHE_CONTROL, "no-store")], text).into_response()
 }

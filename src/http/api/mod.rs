@@ -12,6 +12,7 @@ pub mod health;
 pub mod histogram;
 pub mod histories;
 pub mod history;
+mod key_metrics;
 pub mod members;
 pub mod metrics;
 pub mod overlap;

@@ -146,6 +146,8 @@ impl<F: Future<Output = Response> + Unpin> Future for ResponseFuture<F> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Response> {
         let Self { call, permit, span, started, route, state, caller } = self.get_mut();
+        // A key that was set outside of a request is no caller's.
+        drop(caller::take());
         let polled = span.in_scope(|| catch_unwind(AssertUnwindSafe(|| call.poll(context))));
         if let Some(usage) = caller::take() {
             *caller = Some(usage);

@@ -2,11 +2,11 @@
 //!
 //! Each [`Metrics`] has a recorder of its own instead of the global one, so that two services in one process don't mix.
 //! Handles are created once, and counting is an atomic addition. No label has text of a caller: values are fixed words,
-//! routes, and at most a hundred segments that the operator selects.
+//! routes, and at most a hundred segments that the operator selects. Counters of API keys are in `http`: they come and go
+//! with the keys.
 
 mod describe;
 mod http;
-mod keys;
 mod redis;
 mod segments;
 mod value;
@@ -20,7 +20,6 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder
 
 use self::describe::describe;
 pub use self::http::{HttpMetrics, RouteMetrics};
-pub use self::keys::{KeyCounters, render_keys};
 pub use self::redis::{Persistence, RedisMetrics, Traffic};
 use self::segments::SegmentGauges;
 pub use self::segments::SegmentUsers;

@@ -57,6 +57,11 @@ impl ReloadedFiles {
         Self { content, files, unreported: None, metrics: Arc::clone(metrics) }
     }
 
+    /// Returns the label of the metric.
+    pub(super) const fn name(&self) -> &'static str {
+        self.content.name()
+    }
+
     /// Reloads the files, and reports the outcome.
     pub(super) fn reload(&mut self) {
         let contents = self.files.read_again();
