@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 
 use super::batch::PartitionBatch;
 use super::layout::{Attempt, KnownLayout};
-use super::{Batch, Error, KeySet, Store};
+use super::{Batch, Error, Store};
 use crate::redis::{self, Client, Request};
 
 /// The result of each visit of a batch.
@@ -103,24 +103,22 @@ impl Store {
 
     /// Writes `batch` without the segments `over_limit`, which ascend.
     async fn write_admitted(&self, batch: &Batch, over_limit: &[usize], client: &Client) -> WriteOutcome {
-        let write = |known: Arc<KnownLayout>| async move {
-            Ok(self.write_to(batch, known.layout.written(), over_limit, &known, client).await)
-        };
+        let write =
+            |known: Arc<KnownLayout>| async move { Ok(self.write_with(batch, over_limit, &known, client).await) };
         self.with_layout(write).await.unwrap_or_else(|error| WriteOutcome::all_failed(batch.len(), &error))
     }
 
-    /// Writes `batch` to each of `key_sets` over `client`, and confirms that the layout is `known`. The segments
+    /// Writes `batch` to each key set of the layout `known` over `client`, and confirms that it is in force. The segments
     /// `over_limit`, which ascend, are left out.
-    pub(super) async fn write_to(
+    async fn write_with(
         &self,
         batch: &Batch,
-        key_sets: impl IntoIterator<Item = KeySet>,
         over_limit: &[usize],
         known: &KnownLayout,
         client: &Client,
     ) -> Attempt<WriteOutcome> {
         let batches =
-            key_sets.into_iter().flat_map(|key_set| batch.partition_batches(&self.key_names, key_set, over_limit));
+            known.layout.written().flat_map(|key_set| batch.partition_batches(&self.key_names, key_set, over_limit));
         let servers = client.group_by_server(batches.collect(), |batch: &PartitionBatch| batch.partition.slot()).await;
         let servers = match servers {
             Ok(servers) => servers,
