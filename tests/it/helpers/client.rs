@@ -38,8 +38,9 @@ impl Client {
     pub fn record(&self, user: &str, segment: &str) -> impl Future<Output = ()> {
         let (caller, visit) = (Location::caller(), json!({ "user_id": user, "segment": segment }));
         async move {
-            let status = self.post_visit(&visit).await.status();
-            assert_eq!(status, StatusCode::NO_CONTENT, "{caller}: {visit}");
+            let response = self.post_visit(&visit).await;
+            let (status, body) = (response.status(), response.text().await.unwrap());
+            assert_eq!(status, StatusCode::NO_CONTENT, "{caller}: {visit}: {body}");
         }
     }
 
@@ -64,13 +65,28 @@ impl Client {
         let (caller, path) = (Location::caller(), count_path(segment));
         async move {
             let response = self.get(&path).await;
-            assert_eq!(response.status(), StatusCode::OK, "{caller}: {path}");
-            response.json::<Value>().await.unwrap()["count"].as_u64().unwrap()
+            let (status, body) = (response.status(), response.text().await.unwrap());
+            assert_eq!(status, StatusCode::OK, "{caller}: {path}: {body}");
+            serde_json::from_str::<Value>(&body).unwrap()["count"].as_u64().unwrap()
         }
     }
 
     pub async fn status_of(&self, path: &str) -> StatusCode {
         self.get(path).await.status()
+    }
+}
+
+/// Returns `response`. Panics with the caller's location and the body, which names the problem, unless the status is a
+/// success.
+#[track_caller]
+pub fn success(response: Response) -> impl Future<Output = Response> {
+    let caller = Location::caller();
+    async move {
+        let status = response.status();
+        if !status.is_success() {
+            panic!("{caller}: {} {status}: {}", response.url().path().to_owned(), response.text().await.unwrap());
+        }
+        response
     }
 }
 

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use segment_estimator::domain::{SegmentName, Timestamp, UserId, Visit};
 
 pub use self::app::{TestApp, settings, settings_with};
-pub use self::client::{Client, count_path, encoded, problem};
+pub use self::client::{Client, count_path, encoded, problem, success};
 pub use self::cluster::RedisCluster;
 pub use self::collector::Collector;
 pub use self::git::{apart_from_git, git};

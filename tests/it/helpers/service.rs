@@ -152,11 +152,16 @@ impl Deref for Service {
     }
 }
 
-/// Kills the service if the test fails.
+/// Kills the service if the test fails, and prints its log.
 impl Drop for Service {
+    #[expect(clippy::print_stderr, reason = "the harness shows it with the failed test")]
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+        if std::thread::panicking() {
+            let _ = self.reader.take().map(JoinHandle::join);
+            eprintln!("log of the service:\n{}", self.log.lock().unwrap().join("\n"));
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use segment_estimator::domain::UserId;
 use segment_estimator::store::{Partitions, shard_of};
 use serde_json::json;
 
-use crate::helpers::{RedisCluster, Service, binary, eventually, refusal, run};
+use crate::helpers::{RedisCluster, Service, binary, eventually, refusal, run, success};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn migrate_slot_splits_its_keys_between_two_masters_until_it_ends() {
@@ -128,7 +128,7 @@ async fn outage_of_a_master_affects_its_own_users_alone() {
     cluster.start_again(killed);
     cluster.wait_until_ok().await;
     eventually("counts succeed again", async || service.status_of("/segments/sports/count").await == 200).await;
-    service.post_lines(lines).await.error_for_status().unwrap();
+    success(service.post_lines(lines).await).await;
     assert_eq!(service.count("news").await, 64);
     assert!(service.terminate().success());
 }

@@ -9,7 +9,9 @@ use segment_estimator::config::RawSettings;
 use segment_estimator::store::diagnostics::Permissions;
 use serde_json::json;
 
-use crate::helpers::{Redis, Service, TestApp, binary, eventually, problem, refusal, run, settings, settings_with};
+use crate::helpers::{
+    Redis, Service, TestApp, binary, eventually, problem, refusal, run, settings, settings_with, success,
+};
 
 /// Creates an ACL user that may do what the service does and no more.
 fn create_user(redis: &Redis, user: &str, password: &str) {
@@ -68,7 +70,7 @@ async fn service_sends_the_required_commands_and_no_others() {
     redis.call::<()>(&["ACL", "LOG", "RESET"]);
     let body = r#"{"user_id":"u104010","segment":"sports"}"#;
     app.record("u104010", "sports").await;
-    app.lines_request(body).send().await.unwrap().error_for_status().unwrap();
+    success(app.lines_request(body).send().await.unwrap()).await;
     for path in [
         "/readyz",
         "/",
@@ -89,8 +91,8 @@ async fn service_sends_the_required_commands_and_no_others() {
     app.record("u104011", "news").await;
     let third = json!({ "user_id": "u104011", "segment": "third" });
     problem(app.post_visit(&third).await, 422, "too-many-segments").await;
-    app.request("DELETE", "/segments/nowhere").send().await.unwrap().error_for_status().unwrap();
-    app.request("DELETE", "/users/u104011").send().await.unwrap().error_for_status().unwrap();
+    success(app.request("DELETE", "/segments/nowhere").send().await.unwrap()).await;
+    success(app.request("DELETE", "/users/u104011").send().await.unwrap()).await;
     // Wait until a segment was pruned and dropped, and a sample was added.
     eventually("all commands were sent", async || {
         let run = commands_run(&redis);

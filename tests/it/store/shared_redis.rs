@@ -12,7 +12,8 @@ use segment_estimator::store::{Error, Partitions, Phase, Resharding, Store, shar
 use serde_json::json;
 
 use crate::helpers::{
-    NOON, Redis, RedisCluster, Service, TestApp, binary, eventually, noon_plus, refusal, run, segment, settings, visit,
+    NOON, Redis, RedisCluster, Service, TestApp, binary, eventually, noon_plus, refusal, run, segment, settings,
+    success, visit,
 };
 
 /// Creates an ACL user for the keys of `pattern`, and returns its URL.
@@ -252,7 +253,7 @@ async fn adopt_finds_the_number_of_partitions_of_a_lost_layout(#[case] partition
     let url = redis.url();
     let app = TestApp::spawn_with(&redis, settings([("partitions", partitions)])).await;
     let visits: Vec<_> = (0..300).map(|n| json!({ "user_id": format!("u{n}"), "segment": "sports" })).collect();
-    app.post_array(&json!(visits)).await.error_for_status().unwrap();
+    success(app.post_array(&json!(visits)).await).await;
     app.begin_stop();
     app.ended().await.unwrap();
     for key in redis.call::<Vec<String>>(&["KEYS", "*layout"]) {
@@ -326,7 +327,7 @@ async fn adopt_recovers_a_lost_layout_of_a_cluster(#[case] lost: &[&str], #[case
     let arguments = ["--redis-cluster", &urls];
     let service = Service::start(folder.path(), &[&arguments[..], &["--partitions", "8"]].concat());
     let visits: Vec<_> = (0..200).map(|n| json!({ "user_id": format!("u{n}"), "segment": "sports" })).collect();
-    service.post_array(&json!(visits)).await.error_for_status().unwrap();
+    success(service.post_array(&json!(visits)).await).await;
     assert!(service.terminate().success());
     for key in cluster.keys().into_iter().filter(|key| lost.iter().any(|name| key.ends_with(name))) {
         cluster.call_where::<u64>(&key, &["DEL", &key]);

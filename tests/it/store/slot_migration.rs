@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde_json::json;
 
-use crate::helpers::{RedisCluster, Service};
+use crate::helpers::{RedisCluster, Service, success};
 
 /// Rounds of requests that must begin and end between the start of the first migration and the end of the last one.
 const ROUNDS: u64 = 20;
@@ -36,12 +36,12 @@ async fn use_the_service(service: &Service, round: u64) {
     service.record(&format!("u{round}"), "sports").await;
     let lines: String =
         (0..50).map(|n| format!("{{\"user_id\":\"b{round}-{n}\",\"segments\":[\"bulk\",\"brief\"]}}\n")).collect();
-    service.post_lines(lines).await.error_for_status().unwrap();
+    success(service.post_lines(lines).await).await;
     assert_eq!((service.count("sports").await, service.count("bulk").await), (round + 1, 50 * (round + 1)));
     assert_eq!(service.count("brief").await, 50);
     service.record("leaves", "news").await;
     for path in ["/users/leaves", "/segments/brief"] {
-        service.request("DELETE", path).send().await.unwrap().error_for_status().unwrap();
+        success(service.request("DELETE", path).send().await.unwrap()).await;
     }
     assert_eq!((service.count("news").await, service.count("brief").await), (0, 0));
 }
@@ -56,7 +56,7 @@ async fn nothing_is_lost_and_every_request_succeeds_while_slots_migrate() {
     // Enough for the migration of a slot to take a moment.
     let visits: Vec<_> = (0..8_000).map(|n| json!({ "user_id": format!("m{n}"), "segment": "many" })).collect();
     for chunk in visits.chunks(1_000) {
-        service.post_array(&json!(chunk)).await.error_for_status().unwrap();
+        success(service.post_array(&json!(chunk)).await).await;
     }
     let from = cluster.master_of("{p00}");
     let to = cluster.masters().into_iter().find(|&node| node != from).unwrap();

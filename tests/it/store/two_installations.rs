@@ -9,7 +9,7 @@ use reqwest::StatusCode;
 use segment_estimator::domain::Timestamp;
 use serde_json::{Value, json};
 
-use crate::helpers::{Redis, RedisCluster, Sentinels, Service, binary, eventually, run};
+use crate::helpers::{Redis, RedisCluster, Sentinels, Service, binary, eventually, run, success};
 
 /// An installation: its prefix without the colon is also the name of its user.
 struct Installation {
@@ -104,7 +104,7 @@ impl<'a> Runner<'a> {
 }
 
 async fn json_of(service: &Service, path: &str) -> Value {
-    service.get(path).await.error_for_status().unwrap().json().await.unwrap()
+    success(service.get(path).await).await.json().await.unwrap()
 }
 
 /// Does all that an installation can do, and asserts the exact results.
@@ -116,13 +116,13 @@ async fn use_everything(runner: &Runner<'_>, installation: &Installation, server
         service.record(&format!("u{n}"), "sports").await;
     }
     let rest: Vec<_> = (users / 2..users).map(|n| json!({ "user_id": format!("u{n}"), "segment": "sports" })).collect();
-    service.post_array(&json!(rest)).await.error_for_status().unwrap();
-    service.post_lines(r#"{"user_id":"u0","segments":["news","gone"]}"#).await.error_for_status().unwrap();
+    success(service.post_array(&json!(rest)).await).await;
+    success(service.post_lines(r#"{"user_id":"u0","segments":["news","gone"]}"#).await).await;
     service.record("leaves", "news").await;
     assert_eq!((service.count("sports").await, service.count("news").await), (users, 2));
     assert_eq!(json_of(&service, "/overlap?segment=sports&segment=news").await["all"], 1);
     assert_eq!(json_of(&service, "/audience/count?all=sports&none=news").await["count"], users - 1);
-    let list = service.get("/segments/sports/users").await.error_for_status().unwrap().text().await.unwrap();
+    let list = success(service.get("/segments/sports/users").await).await.text().await.unwrap();
     assert_eq!(list.matches("\"user_id\"").count() as u64, users);
     assert_eq!(json_of(&service, "/segments").await["segments"].as_array().unwrap().len(), 3);
     assert_eq!(json_of(&service, "/users/u0/segments").await["segments"].as_array().unwrap().len(), 3);
@@ -181,7 +181,7 @@ async fn share(deployment: [&str; 2], servers: &[&Redis]) {
     // The same names in both: a deletion reaches its own.
     let services = [&prod, &test].map(|runner| runner.serve(&[]));
     for path in ["/users/u0", "/segments/sports"] {
-        services[0].request("DELETE", path).send().await.unwrap().error_for_status().unwrap();
+        success(services[0].request("DELETE", path).send().await.unwrap()).await;
     }
     assert_eq!((services[0].count("sports").await, services[1].count("sports").await), (0, INSTALLATIONS[1].users + 1));
     for service in services {
