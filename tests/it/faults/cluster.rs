@@ -228,6 +228,7 @@ async fn record_and_count_succeed_while_slots_migrate() {
                 run_load_for(quick_or_soak(20, 300)).await;
                 wait_for_recovery_everywhere(&service, "a half-migrated slot", Instant::now()).await;
             };
+            cluster.wait_until_pinged(cluster.owner_of(slot), node).await;
             ledger.fault_injected(format_args!("slot {slot} migrates to node {node}"));
             cluster.migrate_slot(slot, node, while_half_migrated).await;
             ledger.fault_healed(format_args!("slot {slot} migrates to node {node}"));

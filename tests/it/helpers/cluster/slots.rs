@@ -2,6 +2,7 @@
 
 use ::redis::Value;
 
+use super::view::View;
 use super::{Node, RedisCluster, eventually};
 
 /// Starts an atomic migration of Valkey 9 and later.
@@ -75,11 +76,29 @@ impl RedisCluster {
             })
             .await;
         } else {
+            self.wait_until_pinged(self.owner_of(slots[0]), to).await;
             for &slot in slots {
                 self.migrate_slot(slot, to, async |_| tokio::task::yield_now().await).await;
             }
         }
         self.wait_until_ok().await;
+    }
+
+    /// Waits until both nodes have answered a ping of the other one. Precedes the migration of a slot that was migrated
+    /// before.
+    ///
+    /// Redis 7.0 keeps a mark on a slot whose owner, by an older message, doesn't claim it. `CLUSTER SETSLOT` leaves the
+    /// mark, and a message in which the owner claims the slot removes it. If the slot comes back to a node before such a
+    /// message, a late message of the previous owner takes it from the node again, whatever the epochs are: the two name
+    /// each other as the owner forever, and the keys are lost.
+    pub async fn wait_until_pinged(&self, one: usize, other: usize) {
+        let [one, other] = [one, other].map(|node| &self.nodes[node]);
+        let pongs = || [View::of(one).pong_received(&other.id), View::of(other).pong_received(&one.id)];
+        let before = pongs();
+        eventually("both nodes have pinged each other", async || {
+            pongs().into_iter().zip(before).all(|(now, before)| now > before)
+        })
+        .await;
     }
 }
 

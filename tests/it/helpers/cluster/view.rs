@@ -11,6 +11,8 @@ struct NodeEntry {
     flags: Vec<String>,
     /// The id of a replica's master, `-` for a master.
     master: String,
+    /// When its last answer to a ping came, in Unix milliseconds.
+    pong_received: u64,
     /// First and last of each range.
     slots: Vec<(u16, u16)>,
 }
@@ -53,6 +55,11 @@ impl View {
         self.0.iter().find(has).map(|node| node.id.as_str())
     }
 
+    /// Returns when the last answer of a node to a ping came, in Unix milliseconds.
+    pub fn pong_received(&self, id: &str) -> u64 {
+        self.find(id).map_or(0, |node| node.pong_received)
+    }
+
     fn find(&self, id: &str) -> Option<&NodeEntry> {
         self.0.iter().find(|node| node.id == id)
     }
@@ -72,6 +79,7 @@ impl NodeEntry {
             id: words[0].to_owned(),
             flags: words[2].split(',').map(str::to_owned).collect(),
             master: words[3].to_owned(),
+            pong_received: words[5].parse().unwrap(),
             slots: slots.map(|text| range(text)).collect(),
         }
     }
