@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use super::start_nine_overlaps;
-use crate::helpers::{Proxy, Redis, TestApp, eventually, in_time, problem, settings};
+use crate::helpers::{Proxy, Redis, TestApp, eventually, in_time, problem, settings, success};
 
 /// Records the users 0 to 15, each in the segments whose bits its number has: `a` is bit 0, `d` is bit 3.
 async fn record(app: &TestApp) {
@@ -16,7 +16,7 @@ async fn record(app: &TestApp) {
             lines.push_str(&format!("{{\"user_id\":\"u{user}\",\"segment\":\"{segment}\"}}\n"));
         }
     }
-    app.lines_request(lines).send().await.unwrap().error_for_status().unwrap();
+    success(app.lines_request(lines).send().await.unwrap()).await;
 }
 
 #[tokio::test]
@@ -56,7 +56,7 @@ async fn audience_counts_users_of_eight_segments() {
             lines.push_str(&format!("{{\"user_id\":\"u{user}\",\"segment\":\"s{bit}\"}}\n"));
         }
     }
-    app.lines_request(lines).send().await.unwrap().error_for_status().unwrap();
+    success(app.lines_request(lines).send().await.unwrap()).await;
     let names = |parameter: &str, bits: std::ops::Range<u32>| {
         bits.map(|bit| format!("{parameter}=s{bit}")).collect::<Vec<_>>().join("&")
     };

@@ -17,7 +17,9 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use super::start_nine_overlaps;
-use crate::helpers::{Proxy, Redis, TIMEOUT, TestApp, binary, eventually, in_time, problem, segment, settings, visit};
+use crate::helpers::{
+    Proxy, Redis, TIMEOUT, TestApp, binary, eventually, in_time, problem, segment, settings, success, visit,
+};
 
 /// Segments and their users.
 type Sets = [(&'static str, BTreeSet<u32>)];
@@ -30,7 +32,7 @@ async fn record(app: &TestApp, sets: &Sets) {
             lines.push_str(&format!("{{\"user_id\":\"u{user}\",\"segment\":\"{segment}\"}}\n"));
         }
     }
-    app.lines_request(lines).send().await.unwrap().error_for_status().unwrap();
+    success(app.lines_request(lines).send().await.unwrap()).await;
 }
 
 /// Returns the response without `as_of`. Panics with the caller's location if it is not 200.

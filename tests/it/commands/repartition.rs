@@ -7,7 +7,7 @@ use segment_estimator::domain::Timestamp;
 use segment_estimator::store::{Batch, Error, Partitions, Phase, Resharding};
 use tempfile::TempDir;
 
-use crate::helpers::{Redis, Service, TestApp, binary, refusal, run, visit};
+use crate::helpers::{Redis, Service, TestApp, binary, refusal, run, success, visit};
 
 /// Runs the command, which must succeed. Returns standard output.
 fn repartition(folder: &TempDir, redis: &Redis, to: &str) -> String {
@@ -43,7 +43,7 @@ async fn repartition_moves_a_data_set_there_and_back_with_exact_counts() {
     let app = TestApp::spawn(&redis).await;
     // More than two pages of one segment, and a few members of others, with names that look like keys.
     let visits: Vec<_> = (0..2_500).map(|n| format!(r#"{{"user_id":"u{n}","segment":"sports"}}"#)).collect();
-    app.lines_request(visits.join("\n")).send().await.unwrap().error_for_status().unwrap();
+    success(app.lines_request(visits.join("\n")).send().await.unwrap()).await;
     for segment in ["{p01}:segment:sports", "segments", "layout"] {
         app.record("u1", segment).await;
     }

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use super::audit_log::KeyedService;
 use crate::helpers::{
     Client, Fault, Proxy, Redis, RedisCluster, Sentinels, Service, TestApp, encoded, eventually, problem, settings,
+    success,
 };
 
 async fn delete_response(app: &Client, segment: &str, query: &str) -> Response {
@@ -50,7 +51,7 @@ async fn delete_removes_members_and_name_and_counts_the_users_of_the_window(#[ca
     let redis = Redis::start();
     let app = TestApp::spawn_with(&redis, settings([("partitions", partitions)])).await;
     let visits: Vec<_> = (0..500).map(|n| format!(r#"{{"user_id":"u{n}","segment":"sports"}}"#)).collect();
-    app.lines_request(visits.join("\n")).send().await.unwrap().error_for_status().unwrap();
+    success(app.lines_request(visits.join("\n")).send().await.unwrap()).await;
     app.record("u1", "news").await;
     // An expired member that isn't pruned yet doesn't count.
     let key = redis.sets().into_iter().find(|key| key.ends_with("segment:sports")).unwrap();
@@ -286,7 +287,7 @@ async fn pages_of_a_deleted_segment_end() {
     let app = TestApp::spawn(&redis).await;
     let store = redis.store();
     let visits: Vec<_> = (0..3_000).map(|n| format!(r#"{{"user_id":"u{n}","segment":"sports"}}"#)).collect();
-    app.lines_request(visits.join("\n")).send().await.unwrap().error_for_status().unwrap();
+    success(app.lines_request(visits.join("\n")).send().await.unwrap()).await;
     let partition = store.layout().await.unwrap().read().all().next().unwrap();
     let sports = crate::helpers::segment("sports");
     let first = store.members(partition, &sports, None).await.unwrap();
@@ -321,7 +322,7 @@ async fn delete_on_a_cluster_completes_after_a_slot_has_migrated() {
     let (cluster, folder) = (RedisCluster::start_without_failover(&[]).await, tempfile::tempdir().unwrap());
     let service = Service::start(folder.path(), &["--redis-cluster", &cluster.urls()]);
     let visits: Vec<_> = (0..3_000).map(|n| format!(r#"{{"user_id":"u{n}","segment":"sports"}}"#)).collect();
-    service.lines_request(visits.join("\n")).send().await.unwrap().error_for_status().unwrap();
+    success(service.lines_request(visits.join("\n")).send().await.unwrap()).await;
     let slot = cluster.slot_of("{p03}");
     let from = cluster.owner_of(slot);
     let to = cluster.masters().into_iter().find(|&node| node != from).unwrap();

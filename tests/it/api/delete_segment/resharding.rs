@@ -10,7 +10,7 @@ use segment_estimator::store::{DeletedSegment, Error, Phase, Resharding};
 
 use super::delete;
 use crate::api::backfill::{Backfill, complete_resharding};
-use crate::helpers::{Redis, RedisCluster, Service, TestApp, binary, run, segment, visit};
+use crate::helpers::{Redis, RedisCluster, Service, TestApp, binary, run, segment, success, visit};
 
 fn now() -> Timestamp {
     Timestamp::now()
@@ -114,7 +114,7 @@ async fn delete_during_reshardings_of_a_cluster_is_kept() {
     let visits: Vec<_> = (0..SEGMENTS * USERS)
         .map(|n| format!(r#"{{"user_id":"u{}","segment":"s{}"}}"#, n % USERS, n / USERS))
         .collect();
-    service.post_lines(visits.join("\n")).await.error_for_status().unwrap();
+    success(service.post_lines(visits.join("\n")).await).await;
     let is_done = AtomicBool::new(false);
     let moving = async {
         for to in ["8", "32"] {
@@ -191,7 +191,7 @@ async fn delete_and_record_during_reshardings_are_kept() {
     let visits: Vec<_> = (0..SEGMENTS * USERS)
         .map(|n| format!(r#"{{"user_id":"u{}","segment":"s{}"}}"#, n % USERS, n / USERS))
         .collect();
-    app.post_lines(visits.join("\n")).await.error_for_status().unwrap();
+    success(app.post_lines(visits.join("\n")).await).await;
     let is_done = AtomicBool::new(false);
     let moving = async {
         for to in ["8", "2", "16"] {

@@ -15,7 +15,7 @@ use super::seconds_ago;
 use crate::api::api_keys::make_key;
 use crate::helpers::{
     Client, Redis, RedisCluster, Service, TestApp, binary, encoded, eventually, in_time, kill, problem, run, segment,
-    settings,
+    settings, success,
 };
 
 /// Returns the time and the id of each line of NDJSON.
@@ -66,7 +66,7 @@ async fn post(app: &Client, visits: &[(Timestamp, String)]) {
     let visits = visits.iter().map(|(seen_at, user_id)| {
         json!({ "user_id": user_id, "segment": "sports", "seen_at": seen_at.to_string() }).to_string()
     });
-    app.post_lines(visits.collect::<Vec<_>>().join("\n")).await.error_for_status().unwrap();
+    success(app.post_lines(visits.collect::<Vec<_>>().join("\n")).await).await;
 }
 
 #[rstest]
@@ -400,15 +400,7 @@ async fn list_breaks_off_when_its_token_is_revoked() {
     let service =
         Service::start(folder.path(), &["--redis-url", &redis.url(), "--api-keys-file", keys.to_str().unwrap()]);
     let visit = json!({ "user_id": "u", "segment": "sports" });
-    service
-        .request("POST", "/segments")
-        .bearer_auth(&writer)
-        .json(&visit)
-        .send()
-        .await
-        .unwrap()
-        .error_for_status()
-        .unwrap();
+    success(service.request("POST", "/segments").bearer_auth(&writer).json(&visit).send().await.unwrap()).await;
     for path in ["/segments/sports/users", "/segments/sports/users/u"] {
         let get = |key: &str| service.request("GET", path).bearer_auth(key).send();
         problem(service.get(path).await, 401, "unauthorized").await;

@@ -15,7 +15,7 @@ use crate::api::api_keys::make_key;
 use crate::api::audit_log::KeyedService;
 use crate::helpers::{
     Client, Proxy, Redis, RedisCluster, Service, TestApp, Upload, binary, encoded, eventually, problem, run, segment,
-    settings, visit,
+    settings, success, visit,
 };
 
 fn path(user: &str) -> String {
@@ -107,7 +107,7 @@ async fn delete_removes_the_user_from_all_segments_and_nobody_else() {
         let app = TestApp::spawn_with(&redis, partitioned(partitions)).await;
         // More segments than one batch of commands covers.
         let visits: Vec<_> = (0..1_500).map(|n| format!(r#"{{"user_id":"u1","segment":"s{n}"}}"#)).collect();
-        app.lines_request(visits.join("\n")).send().await.unwrap().error_for_status().unwrap();
+        success(app.lines_request(visits.join("\n")).send().await.unwrap()).await;
         app.record("u2", "s7").await;
         assert_eq!(app.count("s7").await, 2);
         assert_eq!(segments(&app, "u1").await.len(), 1_500);

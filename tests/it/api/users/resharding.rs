@@ -7,7 +7,7 @@ use segment_estimator::store::{Phase, Resharding};
 
 use super::delete;
 use crate::api::backfill::{Backfill, complete_resharding};
-use crate::helpers::{Redis, TestApp, binary, run, segment, visit};
+use crate::helpers::{Redis, TestApp, binary, run, segment, success, visit};
 
 fn user(id: &str) -> UserId<'_> {
     UserId::parse(id).unwrap()
@@ -137,7 +137,7 @@ async fn delete_and_record_during_reshardings_are_kept() {
     let visits: Vec<_> = (0..USERS)
         .flat_map(|n| ["sports", "news"].map(|name| format!(r#"{{"user_id":"u{n}","segment":"{name}"}}"#)))
         .collect();
-    app.post_lines(visits.join("\n")).await.error_for_status().unwrap();
+    success(app.post_lines(visits.join("\n")).await).await;
 
     let (done, move_to) = (AtomicUsize::new(0), |to: &str| {
         let mut command = binary(folder.path());
