@@ -11,6 +11,9 @@ use tempfile::TempDir;
 use thirtyfour::common::capabilities::desiredcapabilities::Capabilities;
 use thirtyfour::{DesiredCapabilities, WebDriver};
 
+/// How often chromedriver is started before a test fails.
+const START_ATTEMPTS: usize = 10;
+
 /// chromedriver of one test. Its browser ends with it.
 pub struct Driver {
     /// The browser's profile. Its path is in the command line of the browser's processes.
@@ -22,6 +25,20 @@ pub struct Driver {
 impl Driver {
     /// Starts chromedriver on a free port.
     pub fn start() -> Self {
+        // chromedriver listens on a free port of [::1] and on the same port of 127.0.0.1, and exits if another process
+        // has the second one.
+        let mut errors = Vec::new();
+        for _ in 0..START_ATTEMPTS {
+            match Self::try_start() {
+                Ok(driver) => return driver,
+                Err(error) => errors.push(error),
+            }
+        }
+        panic!("chromedriver doesn't start: {errors:#?}");
+    }
+
+    /// Starts chromedriver once. An error is what it printed.
+    fn try_start() -> Result<Self, String> {
         let mut process = Command::new("chromedriver")
             .arg("--port=0")
             .stdin(Stdio::null())
@@ -31,12 +48,19 @@ impl Driver {
             .spawn()
             .expect("chromedriver starts; `make e2e` installs it");
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let mut printed = String::new();
         let port = lines.by_ref().find_map(|line| {
-            Some(line.split_once("started successfully on port ")?.1.trim_end_matches('.').to_owned())
+            let port = line.split_once("started successfully on port ").map(|(_, port)| port.trim_end_matches('.'));
+            printed += &format!("{line}\n");
+            port.map(str::to_owned)
         });
+        let Some(port) = port else {
+            let status = process.wait().unwrap();
+            return Err(format!("{status}: {printed}"));
+        };
         std::thread::spawn(move || lines.for_each(drop));
-        let address = format!("http://127.0.0.1:{}", port.expect("chromedriver logs its port"));
-        Self { profile: tempfile::tempdir().unwrap(), process, address }
+        let address = format!("http://127.0.0.1:{port}");
+        Ok(Self { profile: tempfile::tempdir().unwrap(), process, address })
     }
 
     /// Starts a browser that records its console and its requests.
