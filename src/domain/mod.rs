@@ -2,6 +2,8 @@
 //! No I/O.
 
 mod counted;
+mod estimate;
+mod sampling;
 mod score;
 mod time;
 mod visit;
@@ -9,6 +11,8 @@ pub mod visit_json;
 mod visits;
 
 pub(crate) use self::counted::counted;
+pub use self::estimate::Estimate;
+pub use self::sampling::{Depth, Level};
 pub use self::score::Score;
 pub(crate) use self::time::parse_duration;
 pub use self::time::{Timestamp, Window};

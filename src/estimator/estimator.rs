@@ -13,10 +13,10 @@ use super::error::{CostlyReads, Error, TooMany};
 use super::group_commit::{GroupCommit, Shard};
 use super::lists::Rankings;
 use super::members::MemberLimits;
-use crate::domain::{SegmentName, Timestamp, UserId, Visit, Visits, Window};
+use crate::domain::{Estimate, SegmentName, Timestamp, UserId, Visit, Visits, Window};
 use crate::redis;
 use crate::store::diagnostics::Resources;
-use crate::store::{self, Batch, Layout, Partitions, Store, WriteOutcome, shard_of};
+use crate::store::{self, Batch, CountQuery, Layout, Partitions, Store, WriteOutcome, shard_of};
 use crate::telemetry::{Metrics, VisitMetrics};
 
 /// Records visits and counts the users of a segment. Cheap to clone; clones share everything.
@@ -28,7 +28,7 @@ pub struct Estimator {
     pub(super) window: Window,
     /// Has a shard for each partition, so that a hanging server delays only its own visits.
     visits: GroupCommit<Visit<'static>, ()>,
-    counts: GroupCommit<CountRequest, u64>,
+    counts: GroupCommit<CountQuery, Estimate>,
     bulk: Arc<Semaphore>,
     list_limit: ConcurrencyLimit,
     pub(super) member_limits: MemberLimits,
@@ -36,9 +36,6 @@ pub struct Estimator {
     pub(super) searches: Arc<Semaphore>,
     pub(super) rankings: Arc<Rankings>,
 }
-
-/// A segment and a cutoff: members seen after it are counted.
-type CountRequest = (SegmentName<'static>, Timestamp);
 
 /// A permit to write one large batch.
 #[derive(Debug)]
@@ -50,7 +47,9 @@ pub struct BulkPermit {
 impl BulkPermit {
     /// Writes `batch`, and returns the outcome of each of its visits.
     pub async fn write(self, batch: &Batch) -> WriteOutcome {
-        self.store.write_bulk(batch).await
+        let written = self.store.write_bulk(batch).await;
+        self.store.metrics().visits.sampled_out(written.sampled_out());
+        written
     }
 }
 
@@ -235,12 +234,12 @@ impl Estimator {
     }
 
     /// Counts the users in `segment` at `now`: those whose last visit is less than the window ago. An unknown segment
-    /// has 0.
+    /// has 0. The count is exact unless the segment keeps a sample.
     ///
     /// # Errors
     ///
-    /// A [`store::Error`] if Redis failed. A count is never approximate.
-    pub async fn estimate(&self, segment: &SegmentName<'_>, now: Timestamp) -> Result<u64, store::Error> {
+    /// A [`store::Error`] if Redis failed. A count never leaves out a server.
+    pub async fn estimate(&self, segment: &SegmentName<'_>, now: Timestamp) -> Result<Estimate, store::Error> {
         self.count(segment, self.window.cutoff(now)).await
     }
 
@@ -254,13 +253,13 @@ impl Estimator {
         segment: &SegmentName<'_>,
         window: Window,
         now: Timestamp,
-    ) -> Result<u64, Error> {
+    ) -> Result<Estimate, Error> {
         self.check_window(window)?;
         Ok(self.count(segment, window.cutoff(now)).await?)
     }
 
-    async fn count(&self, segment: &SegmentName<'_>, cutoff: Timestamp) -> Result<u64, store::Error> {
-        self.counts.submit(Shard::ONLY, (segment.clone().into_owned(), cutoff)).await
+    async fn count(&self, segment: &SegmentName<'_>, cutoff: Timestamp) -> Result<Estimate, store::Error> {
+        self.counts.submit(Shard::ONLY, CountQuery::new(segment.clone().into_owned(), cutoff)).await
     }
 
     /// Refuses a window of which some members may be pruned.
@@ -333,12 +332,13 @@ async fn write_visits(store: Store, visits: Vec<Visit<'static>>) -> Vec<Result<(
     let mut batch = Batch::with_capacity(visits.len());
     visits.iter().for_each(|visit| batch.add(visit));
     let written = store.write(&batch).await;
+    store.metrics().visits.sampled_out(written.sampled_out());
     (0..visits.len()).map(|index| written.result(index).map_err(Clone::clone)).collect()
 }
 
 /// Counts a batch of segments. Equal requests share a count: it is sent after all of them arrived, so it includes every
 /// visit that was acknowledged before.
-async fn count_members(store: Store, requests: Vec<CountRequest>) -> Vec<Result<u64, store::Error>> {
+async fn count_members(store: Store, requests: Vec<CountQuery>) -> Vec<Result<Estimate, store::Error>> {
     let mut distinct = Vec::with_capacity(requests.len());
     let mut indices = HashMap::with_capacity_and_hasher(requests.len(), RandomState::default());
     let index_of = |request| {

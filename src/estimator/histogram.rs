@@ -2,13 +2,14 @@
 
 use super::error::Error;
 use super::estimator::Estimator;
-use crate::domain::{SegmentName, Timestamp, Window};
+use crate::domain::{Estimate, SegmentName, Timestamp, Window};
+use crate::store::CountQuery;
 
 /// The distribution of the members of a segment over their last visits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Histogram {
     /// All members.
-    pub count: u64,
+    pub count: Estimate,
     /// Equal parts of the window, the oldest first. Their sum is the count.
     pub buckets: Vec<Bucket>,
 }
@@ -22,7 +23,7 @@ pub struct Bucket {
     /// The end, inclusive. The last bucket also has members seen later by the clock of another instance.
     pub to: Timestamp,
     /// How many members.
-    pub count: u64,
+    pub count: Estimate,
 }
 
 impl Estimator {
@@ -47,7 +48,9 @@ impl Estimator {
             Timestamp::from_millis(begin + offset as i64)
         };
         // A count after each bound except the last. The members between two bounds are the difference.
-        let requests: Vec<_> = (0..buckets.max(1)).map(|at| (segment.clone().into_owned(), bound(at))).collect();
+        let earliest_cutoff = bound(0);
+        let request = |at| CountQuery { segment: segment.clone().into_owned(), cutoff: bound(at), earliest_cutoff };
+        let requests: Vec<_> = (0..buckets.max(1)).map(request).collect();
         let mut after = Vec::with_capacity(buckets);
         for count in self.store.counts(&requests.iter().collect::<Vec<_>>()).await? {
             after.push(count?);
@@ -63,30 +66,37 @@ impl Estimator {
 ///
 /// Redis may execute a visit between two of the counts, and its user then counts after later bounds only. Clamping each
 /// count to the one before counts every user once.
-fn parts(after: &[u64]) -> Vec<u64> {
+fn parts(after: &[Estimate]) -> Vec<Estimate> {
     let mut after = after.to_vec();
     for at in 1..after.len() {
-        after[at] = after[at].min(after[at - 1]);
+        if after[at].count() > after[at - 1].count() {
+            after[at] = after[at - 1];
+        }
     }
-    (0..after.len()).map(|at| after[at] - after.get(at + 1).copied().unwrap_or_default()).collect()
+    (0..after.len()).map(|at| after[at].without(after.get(at + 1).copied().unwrap_or_default())).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn exact_parts(after: &[u64]) -> Vec<u64> {
+        let after: Vec<_> = after.iter().copied().map(Estimate::exact).collect();
+        parts(&after).into_iter().map(Estimate::count).collect()
+    }
+
     #[test]
     fn parts_are_the_differences_of_counts() {
-        assert_eq!(parts(&[7, 7, 4, 1]), [0, 3, 3, 1]);
-        assert_eq!(parts(&[7]), [7]);
+        assert_eq!(exact_parts(&[7, 7, 4, 1]), [0, 3, 3, 1]);
+        assert_eq!(exact_parts(&[7]), [7]);
     }
 
     #[test]
     fn parts_count_a_user_once_who_visits_between_two_counts() {
         // The only one of five users in the first part visits again after the second count, and after the third.
-        assert_eq!(parts(&[5, 4, 5, 5]), [1, 0, 0, 4]);
-        assert_eq!(parts(&[5, 4, 4, 5]), [1, 0, 0, 4]);
+        assert_eq!(exact_parts(&[5, 4, 5, 5]), [1, 0, 0, 4]);
+        assert_eq!(exact_parts(&[5, 4, 4, 5]), [1, 0, 0, 4]);
         // Two of five users visit again after the third count.
-        assert_eq!(parts(&[5, 3, 0, 2]), [2, 3, 0, 0]);
+        assert_eq!(exact_parts(&[5, 3, 0, 2]), [2, 3, 0, 0]);
     }
 }

@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 
 use super::estimator::Estimator;
 use crate::domain::{SegmentName, Timestamp, Window};
-use crate::store::{self, Layout, MemberCounts, Partition, Store};
+use crate::store::{self, Layout, MemberCounts, Partition, SegmentKey, Store};
 
 /// The result of a run. A segment counts once for each partition.
 #[derive(Debug, Default, Clone, Copy)]
@@ -75,7 +75,7 @@ impl Estimator {
             // One slice is in flight at each server.
             let servers = self.store.partitions_by_server().await?;
             let mut runs: Vec<_> =
-                servers.iter().map(|_| ServerRun::new(&self.store, &layout, window.cutoff(now))).collect();
+                servers.iter().map(|_| ServerRun::new(&self.store, &layout, window.cutoff(now), now)).collect();
             let outcomes = runs.iter_mut().zip(servers).map(|(run, partitions)| run.prune_partitions(partitions));
             let failure = join_all(outcomes).await.into_iter().find_map(Result::err);
             runs.iter().for_each(|run| report.add(&run.report));
@@ -95,17 +95,18 @@ struct ServerRun<'a> {
     store: &'a Store,
     layout: &'a Layout,
     cutoff: Timestamp,
+    now: Timestamp,
     /// Updated with every removal, so that a failure loses no count.
     report: PruneReport,
 }
 
 impl<'a> ServerRun<'a> {
-    /// Segments examined in one round trip, for which Redis takes a millisecond.
-    const INDEX_PAGE: usize = 250;
+    /// Keys examined in one round trip, for which Redis takes a millisecond.
+    const KEYS_PER_PAGE: usize = 250;
     const SLICE: u64 = Store::SLICE as u64;
 
-    fn new(store: &'a Store, layout: &'a Layout, cutoff: Timestamp) -> Self {
-        Self { store, layout, cutoff, report: PruneReport::default() }
+    fn new(store: &'a Store, layout: &'a Layout, cutoff: Timestamp, now: Timestamp) -> Self {
+        Self { store, layout, cutoff, now, report: PruneReport::default() }
     }
 
     async fn prune_partitions(&mut self, partitions: Vec<Partition>) -> Result<(), store::Error> {
@@ -120,52 +121,71 @@ impl<'a> ServerRun<'a> {
     }
 
     async fn prune_partition(&mut self, partition: Partition) -> Result<(), store::Error> {
-        let (mut cursor, mut refusal) = (None, None);
+        let page_size = (Self::KEYS_PER_PAGE / partition.segment_keys().len()).max(1);
+        let (mut cursor, mut refusal, mut full) = (None, None, Vec::new());
         loop {
-            let page = self.store.index_of(partition, cursor.as_ref(), Self::INDEX_PAGE).await?;
-            match self.prune_segments(partition, &page.segments).await {
+            let page = self.store.index_of(partition, cursor.as_ref(), page_size).await?;
+            match self.prune_segments(partition, &page.segments, &mut full).await {
                 // A refusal concerns this page alone.
                 Err(error) if error.is_refused_command() => refusal = refusal.or(Some(error)),
                 outcome => outcome?,
             }
             cursor = page.next;
             if cursor.is_none() {
-                return refusal.map_or(Ok(()), Err);
+                break;
             }
         }
+        self.store.adjust_samples(self.layout, partition, &full, self.cutoff, self.now).await?;
+        refusal.map_or(Ok(()), Err)
     }
 
-    /// Prunes `segments`. Those with few expired members share a slice.
-    async fn prune_segments(&mut self, partition: Partition, segments: &[SegmentName<'_>]) -> Result<(), store::Error> {
+    /// Prunes `segments`. Keys with few expired members share a slice. Adds the segments that have more members than their
+    /// bound to `full`.
+    async fn prune_segments(
+        &mut self,
+        partition: Partition,
+        segments: &[SegmentName<'static>],
+        full: &mut Vec<SegmentName<'static>>,
+    ) -> Result<(), store::Error> {
         if segments.is_empty() {
             return Ok(());
         }
-        let counts = self.store.count_members(partition, segments, self.cutoff).await?;
+        let keys = partition.segment_keys();
+        let each: Vec<_> = segments.iter().flat_map(|segment| keys.clone().map(move |key| (key, segment))).collect();
+        let counts = self.store.count_members(partition, &each, self.cutoff).await?;
         self.report.segments_examined += segments.len() as u64;
         let (mut sharing, mut sum) = (Vec::new(), 0);
         let (mut emptied, mut of_wrong_type) = (Vec::new(), Vec::new());
-        for (segment, counts) in segments.iter().zip(counts) {
-            let MemberCounts { expired, members } = match counts {
+        for ((segment, counts), of_segment) in
+            segments.iter().zip(counts.chunks(keys.len())).zip(each.chunks(keys.len()))
+        {
+            let total = match counts.iter().cloned().sum::<Result<MemberCounts, _>>() {
                 Err(error) if error.is_wrong_type() => {
                     of_wrong_type.push(segment.as_str());
                     continue;
                 }
-                counts => counts?,
+                total => total?,
             };
-            if expired == members {
+            if total.expired == total.members {
                 emptied.push(segment.as_str());
             }
-            if expired > Self::SLICE {
-                self.prune_large(partition, segment).await?;
-                continue;
+            if partition.bound().is_some_and(|bound| total.members - total.expired > bound.into()) {
+                full.push(segment.clone());
             }
-            if sum + expired > Self::SLICE {
-                self.remove_expired(partition, &sharing).await?;
-                (sharing, sum) = (Vec::new(), 0);
-            }
-            if expired > 0 {
-                sharing.push(segment);
-                sum += expired;
+            for (of_key, counts) in of_segment.iter().zip(counts) {
+                let expired = counts.as_ref().map_or(0, |counts| counts.expired);
+                if expired > Self::SLICE {
+                    self.prune_large(of_key.0, segment).await?;
+                    continue;
+                }
+                if sum + expired > Self::SLICE {
+                    self.remove_expired(partition, &sharing).await?;
+                    (sharing, sum) = (Vec::new(), 0);
+                }
+                if expired > 0 {
+                    sharing.push(*of_key);
+                    sum += expired;
+                }
             }
         }
         self.remove_expired(partition, &sharing).await?;
@@ -174,10 +194,10 @@ impl<'a> ServerRun<'a> {
         Ok(())
     }
 
-    /// Prunes a segment that has more expired members than a slice.
-    async fn prune_large(&mut self, partition: Partition, segment: &SegmentName<'_>) -> Result<(), store::Error> {
+    /// Prunes a key of a segment that has more expired members than a slice.
+    async fn prune_large(&mut self, key: SegmentKey, segment: &SegmentName<'_>) -> Result<(), store::Error> {
         loop {
-            let slice = self.store.remove_expired_slice(self.layout, partition, segment, self.cutoff).await?;
+            let slice = self.store.remove_expired_slice(self.layout, key, segment, self.cutoff).await?;
             self.report.members_removed += slice.removed;
             if slice.is_done {
                 return Ok(());
@@ -188,7 +208,7 @@ impl<'a> ServerRun<'a> {
     async fn remove_expired(
         &mut self,
         partition: Partition,
-        segments: &[&SegmentName<'_>],
+        segments: &[(SegmentKey, &SegmentName<'_>)],
     ) -> Result<(), store::Error> {
         if !segments.is_empty() {
             self.report.members_removed +=

@@ -19,7 +19,7 @@ impl Estimator {
         now: Timestamp,
     ) -> Result<DeletedSegment, store::Error> {
         let (cutoff, retention) = (self.window.cutoff(now), self.retention().await?.duration());
-        let deleted = self.store.delete_segment(segment, cutoff, keeps_history, retention).await?;
+        let deleted = self.store.delete_segment(segment, cutoff, now, keeps_history, retention).await?;
         // A kept history makes the segment known.
         let is_known = deleted.is_known || (keeps_history && self.is_known(segment, false).await?);
         Ok(DeletedSegment { is_known, ..deleted })

@@ -1,7 +1,7 @@
 //! Measures the users of the segments that the setting `metered_segments` selects.
 
 use super::segment_pattern::SegmentPattern;
-use crate::domain::{SegmentName, Timestamp};
+use crate::domain::{Estimate, SegmentName, Timestamp};
 use crate::estimator::{Error, Estimator, ListQuery, Order};
 use crate::telemetry::SegmentUsers;
 
@@ -42,7 +42,7 @@ impl SegmentMeter {
         let Ok(counted) = counted else { return self.set_unknown() };
         let users = counted.iter().map(|counted| SegmentUsers {
             segment: counted.segment.as_str(),
-            users: counted.count,
+            users: counted.count.map(Estimate::count),
             week_before: counted.changes.week.map(|week| week.before),
         });
         self.estimator.metrics().set_segment_users(users);

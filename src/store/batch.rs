@@ -10,8 +10,10 @@ use hashbrown::HashTable;
 
 use super::keys::KeyNames;
 use super::partition::hash;
-use super::{KeySet, Partition, Partitions};
-use crate::domain::{SegmentName, Timestamp, UserId, Visit, Visits};
+use super::sampling::Depths;
+use super::sampling::depths::{DepthsByName, written};
+use super::{KeySet, Partition, Partitions, SegmentKey};
+use crate::domain::{Level, SegmentName, Timestamp, UserId, Visit, Visits};
 use crate::redis::Slot;
 
 /// Visits that are written together, in any order and with any repetition.
@@ -55,6 +57,7 @@ pub(super) struct PartitionBatch {
 pub(super) struct MemberCommand {
     command: Cmd,
     pub(super) segment: usize,
+    pub(super) key: SegmentKey,
     /// The range of its visits in [`PartitionBatch::visits`].
     visits: Range<usize>,
 }
@@ -140,12 +143,14 @@ impl Batch {
         words.skip("ZADD key GT".split(' ').count())
     }
 
-    /// Splits the visits by partition of `key_set`, without the segments `over_limit`, which ascend.
+    /// Splits the visits by partition of `key_set`, without the segments `over_limit`, which ascend, and without the visits
+    /// that their segments don't keep, as far as `depths` are known.
     pub(super) fn partition_batches(
         &self,
         key_names: &KeyNames,
         key_set: KeySet,
         over_limit: &[usize],
+        depths: &Depths,
     ) -> Vec<PartitionBatch> {
         let visits = self.visits.iter().enumerate();
         let within_limit = visits.filter(|(_, visit)| over_limit.binary_search(&visit.segment).is_err());
@@ -159,32 +164,88 @@ impl Batch {
         };
         let mut scores = ScoreText::default();
         let each = by_partition.chunk_by(|one, next| partition_of(*one) == partition_of(*next));
-        each.map(|visits| self.partition_batch(key_names, key_set, visits.to_vec(), &mut scores)).collect()
+        let batches = each.map(|visits| {
+            let partition = key_set.of(self.visits[visits[0]].hash);
+            if partition.bound().is_some() {
+                let known = depths.recent(partition);
+                self.sampled_batch(key_names, partition, visits, known.as_deref(), &mut scores)
+            } else {
+                self.partition_batch(key_names, partition, visits.to_vec(), &mut scores)
+            }
+        });
+        batches.filter(|batch| !batch.visits.is_empty()).collect()
     }
 
-    /// Returns the commands of the visits at the indices `visits`. They belong to one partition and are sorted by
-    /// segment.
+    /// Returns the commands of the visits at the indices `visits`. They belong to `partition` and are sorted by segment.
     fn partition_batch(
         &self,
         key_names: &KeyNames,
-        key_set: KeySet,
+        partition: Partition,
         visits: Vec<usize>,
         scores: &mut ScoreText,
     ) -> PartitionBatch {
-        let partition = key_set.of(self.visits[visits[0]].hash);
-        let mut member_commands = Vec::new();
+        let mut batch = PartitionBatch { partition, member_commands: Vec::new(), visits };
         let mut end = 0;
-        for visits in visits.chunk_by(|one, next| self.visits[*one].segment == self.visits[*next].segment) {
-            let segment = self.visits[visits[0]].segment;
-            for visits in visits.chunks(Self::MAX_VISITS_PER_COMMAND) {
-                let range = end..end + visits.len();
-                end = range.end;
-                let key = key_names.segment(partition, &self.segment_names[segment]);
-                let command = self.member_command(&key, visits, scores);
-                member_commands.push(MemberCommand { command, segment, visits: range });
-            }
+        for visits in batch.visits.chunk_by(|one, next| self.visits[*one].segment == self.visits[*next].segment) {
+            let key = SegmentKey { partition, level: None };
+            self.add_commands(&mut batch.member_commands, key_names, key, visits, &mut end, scores);
         }
-        PartitionBatch { partition, member_commands, visits }
+        batch
+    }
+
+    /// Returns the commands of those of `visits` whose levels are written, as far as the depths are `known`. The visits
+    /// belong to `partition`, whose segments are bounded, and are sorted by segment.
+    fn sampled_batch(
+        &self,
+        key_names: &KeyNames,
+        partition: Partition,
+        visits: &[usize],
+        known: Option<&DepthsByName>,
+        scores: &mut ScoreText,
+    ) -> PartitionBatch {
+        let mut batch = PartitionBatch { partition, member_commands: Vec::new(), visits: Vec::new() };
+        let mut kept = Vec::new();
+        for visits in visits.chunk_by(|one, next| self.visits[*one].segment == self.visits[*next].segment) {
+            let depth = written(known, &self.segment_names[self.visits[visits[0]].segment]);
+            let levels = visits.iter().map(|index| (self.level_of(*index), *index));
+            kept.extend(levels.filter(|(level, _)| depth.keeps(*level)));
+            // Stable, so that the visits of a level keep their order.
+            kept.sort_by_key(|(level, _)| *level);
+            for of_level in kept.chunk_by(|(one, _), (next, _)| one == next) {
+                let mut end = batch.visits.len();
+                let start = end;
+                batch.visits.extend(of_level.iter().map(|(_, index)| *index));
+                let key = SegmentKey { partition, level: Some(of_level[0].0) };
+                let visits = &batch.visits[start..];
+                self.add_commands(&mut batch.member_commands, key_names, key, visits, &mut end, scores);
+            }
+            kept.clear();
+        }
+        batch
+    }
+
+    fn level_of(&self, index: usize) -> Level {
+        Level::of(&self.user_ids[self.visits[index].user_id.clone()])
+    }
+
+    /// Appends to `commands` those that write the visits at the indices `visits`, which belong to one segment, to `key`.
+    /// `end` is the number of visits of the partition that have a command.
+    fn add_commands(
+        &self,
+        commands: &mut Vec<MemberCommand>,
+        key_names: &KeyNames,
+        key: SegmentKey,
+        visits: &[usize],
+        end: &mut usize,
+        scores: &mut ScoreText,
+    ) {
+        let segment = self.visits[visits[0]].segment;
+        for visits in visits.chunks(Self::MAX_VISITS_PER_COMMAND) {
+            let range = *end..*end + visits.len();
+            *end = range.end;
+            let command = self.member_command(&key_names.segment(key, &self.segment_names[segment]), visits, scores);
+            commands.push(MemberCommand { command, segment, key, visits: range });
+        }
     }
 
     /// Returns the command that writes the visits at the indices `visits` to `key`.
@@ -242,9 +303,9 @@ impl PartitionBatch {
         self.member_commands.iter_mut().map(move |command| (slot, std::mem::take(&mut command.command)))
     }
 
-    /// Returns the commands that write members, each with the index of its segment.
-    pub(super) fn commands(&self) -> impl Iterator<Item = (usize, &Cmd)> {
-        self.member_commands.iter().map(|command| (command.segment, &command.command))
+    /// Returns the commands that write members, each with the index of its segment and its key.
+    pub(super) fn commands(&self) -> impl Iterator<Item = (usize, SegmentKey, &Cmd)> {
+        self.member_commands.iter().map(|command| (command.segment, command.key, &command.command))
     }
 
     /// Returns the command that adds the segments to the partition's index.
@@ -318,9 +379,9 @@ mod tests {
         let names: Vec<_> = batch.segment_names().iter().map(|name| name.to_string()).collect();
         assert_eq!(names, ["s0", "s1", "s2"]);
 
-        let key_set = KeySet::first(Partitions::parse("8").unwrap());
+        let key_set = KeySet::first(Partitions::parse("8").unwrap(), None);
         let mut written = BTreeSet::new();
-        let batches = batch.partition_batches(&KeyNames::default(), key_set, &[OVER_LIMIT]);
+        let batches = batch.partition_batches(&KeyNames::default(), key_set, &[OVER_LIMIT], &Depths::default());
         assert_eq!(batches.len(), 8);
         for partition in &batches {
             for command in &partition.member_commands {
@@ -330,10 +391,7 @@ mod tests {
                 let users: Vec<_> = indices.iter().map(|index| visits[*index].0.clone()).collect();
                 let sent: Vec<_> = words[3..].chunks(2).map(|entry| entry[1].clone()).collect();
                 assert_eq!(sent, users);
-                assert_eq!(
-                    words[1],
-                    KeyNames::default().segment(partition.partition, &format!("s{}", command.segment))
-                );
+                assert_eq!(words[1], KeyNames::default().segment(command.key, &format!("s{}", command.segment)));
                 for index in indices {
                     assert_eq!(
                         (visits[*index].1, key_set.of(hash(&visits[*index].0))),

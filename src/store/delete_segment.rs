@@ -7,7 +7,7 @@ use super::keys::scores_after;
 use super::layout::{Attempt, KnownLayout, SegmentDeletion};
 use super::tombstones::Tombstone;
 use super::{Error, KeySet, Partition, Phase, Resharding, Store};
-use crate::domain::{SegmentName, Timestamp};
+use crate::domain::{Depth, Estimate, SegmentName, Timestamp};
 use crate::redis;
 
 /// A deleted segment.
@@ -16,30 +16,30 @@ pub struct DeletedSegment {
     /// Whether there was anything to delete.
     pub is_known: bool,
     /// The number of members that were seen after the cutoff.
-    pub count: u64,
+    pub count: Estimate,
 }
 
 /// What the attempts have deleted so far.
 #[derive(Debug, Default)]
 struct Progress {
     /// The number of members that counted, of each key set.
-    counts: Vec<(KeySet, u64)>,
+    counts: Vec<(KeySet, Estimate)>,
     was_indexed: bool,
 }
 
 impl Progress {
-    fn add(&mut self, keys: KeySet, count: u64, was_indexed: bool) {
+    fn add(&mut self, keys: KeySet, count: Estimate, was_indexed: bool) {
         self.was_indexed |= was_indexed;
         match self.counts.iter_mut().find(|(of, _)| *of == keys) {
-            Some((_, sum)) => *sum += count,
+            Some((_, sum)) => *sum = *sum + count,
             None => self.counts.push((keys, count)),
         }
     }
 
     /// Returns the count of the key set that had most members. During a resharding, each member is in both key sets, or
     /// not copied yet.
-    fn count(&self) -> u64 {
-        self.counts.iter().map(|(_, count)| *count).max().unwrap_or_default()
+    fn count(&self) -> Estimate {
+        self.counts.iter().map(|(_, count)| *count).max_by_key(|count| count.count()).unwrap_or_default()
     }
 }
 
@@ -58,6 +58,9 @@ impl Store {
     /// A history that is sampled at the same time may remain, with this sample alone. Therefore it is deleted last: the
     /// sampler finds no such segment by then, unless it has counted it already.
     ///
+    /// A segment that keeps a sample is marked first, for three seconds, so that no instance drops a visit that is
+    /// recorded after the deletion.
+    ///
     /// A tombstone, if one is needed, expires after `retention`.
     ///
     /// # Errors
@@ -68,6 +71,7 @@ impl Store {
         &self,
         segment: &SegmentName<'_>,
         cutoff: Timestamp,
+        now: Timestamp,
         keeps_history: bool,
         retention: Duration,
     ) -> Result<DeletedSegment, Error> {
@@ -85,7 +89,7 @@ impl Store {
                 }
             }
             for keys in known.layout.deleted_from() {
-                if let Attempt::Stale = self.delete_from(keys, segment, cutoff, &known, on_deleted).await? {
+                if let Attempt::Stale = self.delete_from(keys, segment, (cutoff, now), &known, on_deleted).await? {
                     return Ok(Attempt::Stale);
                 }
             }
@@ -98,7 +102,7 @@ impl Store {
         let progress = progress.into_inner().unwrap_or_else(PoisonError::into_inner);
         let has_history = !keeps_history && self.delete_history(segment).await?;
         Ok(DeletedSegment {
-            is_known: progress.was_indexed || progress.count() > 0 || has_history,
+            is_known: progress.was_indexed || progress.count().count() > 0 || has_history,
             count: progress.count(),
         })
     }
@@ -109,17 +113,19 @@ impl Store {
         &self,
         keys: KeySet,
         segment: &SegmentName<'_>,
-        cutoff: Timestamp,
+        (cutoff, now): (Timestamp, Timestamp),
         known: &KnownLayout,
-        on_deleted: impl Fn(KeySet, u64, bool),
+        on_deleted: impl Fn(KeySet, Estimate, bool),
     ) -> Result<Attempt<()>, Error> {
         let (first, mut foreign, mut is_stale) = (scores_after(cutoff), None, false);
-        let mut remaining: Vec<_> = keys.all().collect();
+        let (mut remaining, mut attempts): (Vec<_>, _) = (keys.all().collect(), 0);
         loop {
-            let mut migrating = Vec::new();
+            let mut repeated = Vec::new();
+            let depths = self.prepare_deletion(&remaining, segment, now, known).await?;
             for partitions in self.chunks_by_server(remaining).await? {
                 let deletions = partitions.iter().map(|partition| {
-                    (partition.slot(), self.segment_deletion(&known.layout, *partition, segment, &first))
+                    let depth = depths.get(partition).copied();
+                    (partition.slot(), self.segment_deletion(&known.layout, *partition, segment, &first, depth))
                 });
                 // A repetition would count nobody.
                 let request = self.writes_to(&partitions, deletions).once().nil_for(redis::Error::is_try_again);
@@ -127,24 +133,33 @@ impl Store {
                 is_stale |= !is_confirmed;
                 for (partition, answer) in partitions.into_iter().zip(answers) {
                     match SegmentDeletion::parse(answer)? {
-                        SegmentDeletion::Deleted { count, was_indexed } => on_deleted(keys, count, was_indexed),
+                        SegmentDeletion::Deleted { counts, was_indexed } => {
+                            let depth = depths.get(&partition).map_or(Depth::ZERO, |depth| depth.at(cutoff));
+                            let kept = counts[depth.number().into()..].iter().sum();
+                            on_deleted(keys, Estimate::sampled(kept, depth), was_indexed);
+                        }
                         SegmentDeletion::ForeignKey => foreign = Some(partition),
                         SegmentDeletion::Stale => is_stale = true,
-                        SegmentDeletion::Migrating => migrating.push(partition),
+                        SegmentDeletion::OtherDepth if attempts >= Self::ATTEMPTS => return Err(Error::LayoutChanged),
+                        SegmentDeletion::OtherDepth => {
+                            attempts += 1;
+                            repeated.push(partition);
+                        }
+                        SegmentDeletion::Migrating => repeated.push(partition),
                     }
                 }
             }
             if is_stale {
                 return Ok(Attempt::Stale);
             }
-            if migrating.is_empty() {
+            if repeated.is_empty() {
                 break;
             }
             tokio::time::sleep(Self::SLOT_PAUSE).await;
-            remaining = migrating;
+            remaining = repeated;
         }
         match foreign {
-            Some(partition) => Err(self.foreign_key(self.key_names.segment(partition, segment.as_str()))),
+            Some(partition) => Err(self.foreign_key(self.key_names.segments_like(partition, segment.as_str()))),
             None => Ok(Attempt::Committed(())),
         }
     }

@@ -62,8 +62,8 @@ impl Store {
     ) -> Result<bool, Error> {
         // A stale attempt may have removed the user already. During a resharding, so may the first of two key sets.
         let is_removed = &AtomicBool::new(false);
-        let remove = |partition, known: Arc<KnownLayout>| async move {
-            let key = self.key_names.segment(partition, segment.as_str());
+        let remove = |partition: Partition, known: Arc<KnownLayout>| async move {
+            let key = self.key_names.segment(partition.key_of(user.as_str()), segment.as_str());
             let command = match removed_at {
                 None => cmd("ZREM").arg(&key).arg(user.as_str()).to_owned(),
                 Some(at) => {
@@ -130,7 +130,9 @@ impl Store {
             let page = self.index_of(partition, cursor.as_ref(), Self::SEGMENTS_PER_REQUEST).await?;
             let commands = page.segments.iter().map(|segment| {
                 let mut command = cmd("ZREM");
-                command.arg(self.key_names.segment(partition, segment.as_str())).arg(user.as_str());
+                command
+                    .arg(self.key_names.segment(partition.key_of(user.as_str()), segment.as_str()))
+                    .arg(user.as_str());
                 command
             });
             let (removals, is_confirmed) = self.write_in(partition, commands, known).await?;

@@ -1,6 +1,6 @@
 //! Errors of the store.
 
-use super::Partitions;
+use super::{MaxMembers, Partitions};
 use crate::domain::counted;
 use crate::redis::{self, Failure, Reach};
 
@@ -26,6 +26,20 @@ pub enum Error {
         recorded: Partitions,
         /// The number in the settings.
         set: Partitions,
+    },
+    /// The maximum number of members of a segment differs from the setting.
+    #[error(
+        "{}, but max_members is {set}: unset it, or move the data with `segment-estimator repartition --max-members {set}`",
+        recorded.map_or_else(
+            || "the segments of the data set keep all members".to_owned(),
+            |recorded| format!("the segments of the data set keep up to {recorded} members")
+        )
+    )]
+    MaxMembers {
+        /// The number in the layout record; `None` if segments keep all members.
+        recorded: Option<MaxMembers>,
+        /// The number in the settings.
+        set: MaxMembers,
     },
     /// Keys of a data set may exist, but there is no layout record.
     #[error(
@@ -73,6 +87,7 @@ impl Error {
             Self::Redis(error) => error.kind(),
             Self::Overloaded(_) => "overloaded",
             Self::Partitions { .. }
+            | Self::MaxMembers { .. }
             | Self::Unrecorded { .. }
             | Self::UnreadableLayout
             | Self::UnconfirmedLayout
@@ -115,6 +130,7 @@ impl Error {
             Self::Redis(error) => error.as_failure().reach,
             Self::Overloaded(_) => Reach::Redis { writes_alone: false },
             Self::Partitions { .. }
+            | Self::MaxMembers { .. }
             | Self::Unrecorded { .. }
             | Self::UnreadableLayout
             | Self::UnconfirmedLayout

@@ -2,8 +2,9 @@
 
 use ::redis::Cmd;
 
-use super::partition::{KeySet, Partition, Partitions};
-use crate::domain::Timestamp;
+use super::key_set::KeySet;
+use super::partition::{Partition, SegmentKey};
+use crate::domain::{Level, Timestamp};
 use crate::redis::Slot;
 
 /// A key with a name that a data set uses.
@@ -20,8 +21,12 @@ pub(super) struct OwnKey {
 pub(super) enum KeyKind {
     /// The members of the segment with this name.
     Segment(String),
+    /// The members of one level of the bounded segment with this name.
+    SegmentLevel(Level, String),
     /// The names of segments.
     Index,
+    /// The depths of segments.
+    Depths,
     /// The tombstones of users and segments that were deleted during a resharding.
     Tombstones,
     /// The layout record, or the copy of a partition.
@@ -39,7 +44,7 @@ pub struct KeyPrefix(Box<str>);
 impl KeyPrefix {
     const MAX_BYTES: usize = 64;
     /// The kinds of keys that end in a segment's name.
-    const OPEN_KINDS: [&str; 2] = ["segment:", "history:"];
+    const OPEN_KINDS: [&str; 3] = ["segment:", "segment@", "history:"];
 
     /// Parses a prefix. An empty text means no prefix.
     ///
@@ -84,9 +89,23 @@ impl KeyNames {
         &self.prefix
     }
 
-    /// Returns the key of a segment's members.
-    pub(super) fn segment(&self, partition: Partition, segment: &str) -> String {
-        self.of_partition(partition, "segment:", segment)
+    /// Returns the key of the members of a segment that `key` has.
+    pub(super) fn segment(&self, key: SegmentKey, segment: &str) -> String {
+        match key.level {
+            None => self.of_partition(key.partition, "segment:", segment),
+            Some(level) => self.of_partition(key.partition, &format!("segment@{}:", level.number()), segment),
+        }
+    }
+
+    /// Returns a pattern of the keys of all segments in `partition`, or the name of the keys of the segment `name`.
+    pub(super) fn segments_like(&self, partition: Partition, name: &str) -> String {
+        let kind = if partition.bound().is_some() { "segment@*:" } else { "segment:" };
+        self.of_partition(partition, kind, name)
+    }
+
+    /// Returns the key of the segments' depths.
+    pub(super) fn depths(&self, partition: Partition) -> String {
+        self.of_partition(partition, "depths", "")
     }
 
     /// Returns the key of the index.
@@ -155,14 +174,14 @@ impl KeyNames {
 
     /// Returns a pattern for `SCAN` that matches all keys that [`Self::read`] recognizes, and few others.
     pub(super) fn own(&self) -> String {
-        self.pattern("[shfl{][eioapq][gsry0-9]*")
+        self.pattern("[shfld{][eioapq][gsryp0-9]*")
     }
 
     /// Recognizes a key of the data set by its name.
     pub(super) fn read(&self, key: String) -> Option<OwnKey> {
         let rest = key.strip_prefix(&*self.prefix.0)?;
         let (partition, rest) = match rest.strip_prefix('{') {
-            None => (KeySet::first(Partitions::ONE).of(0), rest),
+            None => (KeySet::plain().of(0), rest),
             Some(tag) => {
                 let (tag, rest) = tag.split_once("}:")?;
                 (Partition::from_tag(tag)?, rest)
@@ -170,6 +189,12 @@ impl KeyNames {
         };
         let kind = match rest.split_once(':') {
             Some(("segment", name)) => KeyKind::Segment(name.to_owned()),
+            Some((kind, name)) if kind.starts_with("segment@") => {
+                let number = kind.strip_prefix("segment@")?;
+                let level =
+                    Level::from_number(number.parse().ok()?).filter(|level| level.number().to_string() == number)?;
+                KeyKind::SegmentLevel(level, name.to_owned())
+            }
             Some(("history", name)) if !partition.is_tagged() => {
                 if name.starts_with(' ') {
                     KeyKind::Change
@@ -178,6 +203,7 @@ impl KeyNames {
                 }
             }
             None if rest == "segments" => KeyKind::Index,
+            None if rest == "depths" => KeyKind::Depths,
             None if rest == "forgotten" => KeyKind::Tombstones,
             None if rest == "layout" => KeyKind::Layout,
             _ => return None,
@@ -208,6 +234,8 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::store::partition::Partitions;
+    use crate::store::sampling::max_members::MaxMembers;
 
     fn partitions(count: u16) -> Partitions {
         Partitions::parse(&count.to_string()).unwrap()
@@ -218,29 +246,33 @@ mod tests {
         let names = KeyNames::default();
         let keys = |key_set: KeySet| {
             let last = key_set.all().last().unwrap();
-            [names.segment(last, "{x}:y"), names.index(last), names.layout_of(last)]
+            [names.segment(last.segment_keys().next().unwrap(), "{x}:y"), names.index(last), names.layout_of(last)]
         };
-        assert_eq!(keys(KeySet::first(Partitions::ONE)), ["segment:{x}:y", "segments", "layout"]);
-        let eight = KeySet::first(partitions(8));
+        assert_eq!(keys(KeySet::plain()), ["segment:{x}:y", "segments", "layout"]);
+        let eight = KeySet::first(partitions(8), None);
         assert_eq!(keys(eight), ["{p07}:segment:{x}:y", "{p07}:segments", "{p07}:layout"]);
-        assert_eq!(keys(KeySet::first(partitions(1_024)))[1], "{p1023}:segments");
-        assert_eq!(keys(eight.sibling(partitions(8)))[1], "{q07}:segments");
+        assert_eq!(keys(KeySet::first(partitions(1_024), None))[1], "{p1023}:segments");
+        assert_eq!(keys(eight.sibling(partitions(8), None))[1], "{q07}:segments");
     }
 
     #[test]
     fn key_names_begin_with_the_prefix_and_keep_their_slot() {
         let names = KeyNames::new(KeyPrefix::parse("prod:").unwrap());
-        let (plain, last) = (KeySet::first(Partitions::ONE).of(0), KeySet::first(partitions(8)).all().last().unwrap());
-        assert_eq!([names.segment(plain, "x"), names.index(plain)], ["prod:segment:x", "prod:segments"]);
+        let (plain, last) = (KeySet::plain().of(0), KeySet::first(partitions(8), None).all().last().unwrap());
         assert_eq!(
-            [names.segment(last, "x"), names.tombstones(last)],
+            [names.segment(plain.segment_keys().next().unwrap(), "x"), names.index(plain)],
+            ["prod:segment:x", "prod:segments"]
+        );
+        assert_eq!(
+            [names.segment(last.segment_keys().next().unwrap(), "x"), names.tombstones(last)],
             ["prod:{p07}:segment:x", "prod:{p07}:forgotten"]
         );
         assert_eq!(
             [names.layout(), names.history("x"), names.change("x"), names.lease()],
             ["prod:layout", "prod:history:x", "prod:history: x", "prod:history:"]
         );
-        for key in [names.segment(last, "{x}"), names.index(last), names.layout_of(last)] {
+        for key in [names.segment(last.segment_keys().next().unwrap(), "{x}"), names.index(last), names.layout_of(last)]
+        {
             assert_eq!(Slot::of_any_key(&key), last.slot(), "{key}");
         }
     }
@@ -250,24 +282,54 @@ mod tests {
         for names in [KeyNames::default(), KeyNames::new(KeyPrefix::parse("prod:").unwrap())] {
             let read =
                 |key: String| names.read(key.clone()).filter(|own| own.key == key).map(|own| (own.kind, own.partition));
-            let plain = KeySet::first(Partitions::ONE).of(0);
-            let first_of_many = KeySet::first(partitions(8)).of(0);
+            let plain = KeySet::plain().of(0);
+            let first_of_many = KeySet::first(partitions(8), None).of(0);
             for partition in [plain, first_of_many, Partition::every().last().unwrap()] {
                 let expected = |kind| Some((kind, partition));
-                let segment = names.segment(partition, "{p00}:segments");
+                let segment = names.segment(partition.segment_keys().next().unwrap(), "{p00}:segments");
                 assert_eq!(read(segment), expected(KeyKind::Segment("{p00}:segments".to_owned())));
+                let level = Level::from_number(17).unwrap();
+                let of_level = names.segment(SegmentKey { partition, level: Some(level) }, "a:b");
+                assert_eq!(read(of_level), expected(KeyKind::SegmentLevel(level, "a:b".to_owned())));
                 assert_eq!(read(names.index(partition)), expected(KeyKind::Index));
+                assert_eq!(read(names.depths(partition)), expected(KeyKind::Depths));
                 assert_eq!(read(names.tombstones(partition)), expected(KeyKind::Tombstones));
                 assert_eq!(read(names.layout_of(partition)), expected(KeyKind::Layout));
             }
             assert_eq!(read(names.history("a:b")), Some((KeyKind::History, plain)));
             assert_eq!(read(names.lease()), Some((KeyKind::History, plain)));
             assert_eq!(read(names.change("a:b")), Some((KeyKind::Change, plain)));
-            for other in ["segment", "segments:", "layouts", "{p0}:segments", "{p1024}:segments", "{r00}:segments"] {
+            for other in [
+                "segment",
+                "segments:",
+                "segment@7",
+                "segment@25:x",
+                "segment@07:x",
+                "layouts",
+                "depth",
+                "{p0}:segments",
+                "{p1024}:segments",
+                "{r00}:segments",
+            ] {
                 assert_eq!(read(names.plain(other, "")), None, "{other}");
             }
             assert_eq!(read(names.plain("{p00}:history:x", "")), None);
         }
+    }
+
+    #[test]
+    fn segment_has_a_key_for_each_level_if_it_is_bounded() {
+        let names = KeyNames::default();
+        let exact = KeySet::first(partitions(8), None).of(0);
+        let bounded = KeySet::first(partitions(8), Some(MaxMembers::parse("1024").unwrap())).of(0);
+        let keys_of =
+            |partition: Partition| partition.segment_keys().map(|key| names.segment(key, "x")).collect::<Vec<_>>();
+        assert_eq!(keys_of(exact), ["{p00}:segment:x"]);
+        let keys = keys_of(bounded);
+        assert_eq!((keys.len(), &*keys[0], &*keys[24]), (25, "{p00}:segment@0:x", "{p00}:segment@24:x"));
+        // `u2` has level 1.
+        assert_eq!(names.segment(exact.key_of("u2"), "x"), "{p00}:segment:x");
+        assert_eq!(names.segment(bounded.key_of("u2"), "x"), "{p00}:segment@1:x");
     }
 
     #[test]
@@ -286,6 +348,7 @@ mod tests {
     #[case::closed_brace("a}", false)]
     #[case::control("a\nb", false)]
     #[case::key_of_a_segment("segment:", false)]
+    #[case::key_of_a_level("segment@7:", false)]
     #[case::key_of_a_history("history:x", false)]
     fn parse_refuses_ambiguous_prefixes(#[case] text: &str, #[case] is_valid: bool) {
         assert_eq!(KeyPrefix::parse(text).is_ok(), is_valid);

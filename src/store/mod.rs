@@ -61,6 +61,7 @@ pub mod diagnostics;
 mod error;
 mod history;
 mod index;
+mod key_set;
 mod keys;
 mod known;
 mod layout;
@@ -69,6 +70,7 @@ mod own_keys;
 mod partition;
 mod prune;
 mod reconcile;
+mod sampling;
 mod segment_limit;
 mod tombstones;
 mod users;
@@ -81,19 +83,23 @@ use futures_util::future::join_all;
 
 pub use self::batch::Batch;
 pub use self::changes::{ChangeRecord, SampledWindow};
+pub use self::count::CountQuery;
 pub use self::delete_segment::DeletedSegment;
 pub use self::error::Error;
 pub use self::history::{Lease, LeaseRequest, NamedSample, Sample};
 pub use self::index::{IndexCursor, IndexPage};
+pub use self::key_set::KeySet;
 use self::keys::KeyNames;
 pub use self::keys::KeyPrefix;
 pub use self::layout::{Candidate, Layout, Phase, Resharding, UnrecordedData, WindowChange};
 use self::layout::{KnownLayout, Refusal};
-pub use self::members::{Member, MembersCursor, MembersPage, PartitionPage};
+pub use self::members::{KeyPage, Member, MembersCursor, MembersPage};
 pub use self::own_keys::Coverage;
-pub use self::partition::{KeySet, Partition, Partitions};
+pub use self::partition::{Partition, Partitions, SegmentKey};
 pub use self::prune::{MemberCounts, SliceOutcome};
 pub use self::reconcile::UserInSegment;
+use self::sampling::Depths;
+pub use self::sampling::max_members::MaxMembers;
 use self::segment_limit::SegmentLimit;
 pub use self::tombstones::{Tombstone, TombstonesPage};
 pub use self::write::WriteOutcome;
@@ -126,6 +132,9 @@ pub struct Store {
     refusal: Arc<Refusal>,
     /// The maximum number of segments; no limit if `None`.
     segment_limit: Option<Arc<SegmentLimit>>,
+    /// The required maximum number of members of a segment; any if `None`.
+    max_members: Option<MaxMembers>,
+    depths: Arc<Depths>,
 }
 
 impl Store {
@@ -145,13 +154,16 @@ impl Store {
             layout: Arc::default(),
             refusal: Arc::default(),
             segment_limit: None,
+            max_members: None,
+            depths: Arc::default(),
         }
     }
 
     /// Sets the prefix of the data set's keys.
     #[must_use]
     pub fn with_key_prefix(self, prefix: KeyPrefix) -> Self {
-        Self { key_names: Arc::new(KeyNames::new(prefix)), layout: Arc::default(), refusal: Arc::default(), ..self }
+        let key_names = Arc::new(KeyNames::new(prefix));
+        Self { key_names, layout: Arc::default(), refusal: Arc::default(), depths: Arc::default(), ..self }
     }
 
     /// Sets the minimum time for which members are kept. A data set with a shorter window is extended before it is
@@ -173,6 +185,13 @@ impl Store {
     #[must_use]
     pub fn with_partitions(self, partitions: Option<Partitions>) -> Self {
         Self { partitions, ..self }
+    }
+
+    /// Sets the maximum number of members of a segment. The store refuses a data set with another one, and creates a new one
+    /// with this one. If `None`, it accepts any, and segments of a new data set keep all members.
+    #[must_use]
+    pub fn with_max_members(self, max_members: Option<MaxMembers>) -> Self {
+        Self { max_members, ..self }
     }
 
     /// Sets the number of replicas that must have a visit before it is acknowledged.
@@ -200,7 +219,7 @@ impl Store {
             return vec![self.key_names.pattern("*")];
         }
         let is_plain = layout.is_none_or(|layout| layout.all().any(|keys| keys.partitions() == Partitions::ONE));
-        let own = if is_plain { &["segments", "segment:*", "forgotten"][..] } else { &[] };
+        let own = if is_plain { &["segments", "segment:*", "segment@*", "depths", "forgotten"][..] } else { &[] };
         let partitions = if layout.is_some_and(|layout| layout.all().any(|keys| keys.partitions() != Partitions::ONE)) {
             &["{p*}:*", "{q*}:*"][..]
         } else {

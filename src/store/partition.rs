@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh64::xxh64;
 
+use crate::domain::Level;
 use crate::redis::Slot;
 
 /// The number of partitions: a power of two.
@@ -31,6 +31,16 @@ impl Partitions {
 
     fn new(count: u16) -> Option<Self> {
         (count.is_power_of_two() && count <= Self::MAX).then_some(Self(count))
+    }
+
+    /// Returns all possible numbers of partitions, in ascending order.
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        (0..=Self::MAX.ilog2()).map(|power| Self(1 << power))
+    }
+
+    /// Returns the numbers of the partitions.
+    pub(super) fn numbers(self) -> std::ops::Range<u16> {
+        0..self.0
     }
 
     /// Returns the number.
@@ -68,133 +78,47 @@ pub(crate) fn hash(user_id: &str) -> u64 {
     xxh64(user_id.as_bytes(), 0)
 }
 
-/// A complete set of keys: the number of partitions and the first letter of their tags.
-///
-/// The layout record contains it as text: `plain` for one partition, otherwise the letter and the number of partitions,
-/// such as `p64`. A resharding alternates between the letters `p` and `q`, so that the old and the new set never share
-/// a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub struct KeySet {
-    partitions: Partitions,
-    /// The first letter of the tags; `None` for one partition, whose keys have no tag.
-    tag_prefix: Option<char>,
-}
-
-impl KeySet {
-    const TAG_PREFIXES: [char; 2] = ['p', 'q'];
-
-    /// Returns the key set of a new data set.
-    #[must_use]
-    pub fn first(partitions: Partitions) -> Self {
-        let tag_prefix = (partitions != Partitions::ONE).then_some(Self::TAG_PREFIXES[0]);
-        Self { partitions, tag_prefix }
-    }
-
-    /// Returns a key set of `partitions` that shares no key with this one.
-    #[must_use]
-    pub fn sibling(self, partitions: Partitions) -> Self {
-        let [p, q] = Self::TAG_PREFIXES;
-        let tag_prefix = if self.tag_prefix == Some(p) { q } else { p };
-        Self { tag_prefix: (partitions != Partitions::ONE).then_some(tag_prefix), partitions }
-    }
-
-    /// Returns the number of partitions.
-    #[must_use]
-    pub fn partitions(self) -> Partitions {
-        self.partitions
-    }
-
-    /// Returns the key sets that contain all of `partitions` with the same letter, and that assign each of `users` to
-    /// the partition it was found in. Users are given by hash; up to `max_stray_percent` of them may be in a wrong
-    /// partition.
-    pub(super) fn fitting(
-        partitions: &[Partition],
-        users: &[(Partition, u64)],
-        max_stray_percent: usize,
-    ) -> impl Iterator<Item = Self> {
-        let counts = (1..).map(|power| 1 << power).take_while(|count| *count <= Partitions::MAX).map(Partitions);
-        let sets = Self::TAG_PREFIXES.into_iter().flat_map(move |tag_prefix| {
-            counts.clone().map(move |partitions| Self { partitions, tag_prefix: Some(tag_prefix) })
-        });
-        sets.filter(move |keys| {
-            let mut own = partitions.iter().filter(|partition| partition.tag_prefix == keys.tag_prefix).peekable();
-            let (mut fitting, mut strays) = (0, 0);
-            for (partition, hash) in users.iter().filter(|(partition, _)| partition.tag_prefix == keys.tag_prefix) {
-                *if keys.of(*hash) == *partition { &mut fitting } else { &mut strays } += 1;
-            }
-            own.peek().is_some()
-                && own.all(|partition| partition.number < keys.partitions.0)
-                && 100 * strays <= max_stray_percent * (fitting + strays)
-        })
-    }
-
-    /// Whether `partition` belongs to this key set.
-    pub(super) fn has(self, partition: Partition) -> bool {
-        partition.tag_prefix == self.tag_prefix && partition.number < self.partitions.0
-    }
-
-    /// Whether the tag of `partition` begins with the same letter. Its number may be too high for this set.
-    pub(super) fn is_tagged_as(self, partition: Partition) -> bool {
-        partition.tag_prefix == self.tag_prefix
-    }
-
-    /// Returns the partition of a user with this [`hash`].
-    #[must_use]
-    pub(crate) fn of(self, hash: u64) -> Partition {
-        Partition { tag_prefix: self.tag_prefix, number: self.partitions.of(hash) }
-    }
-
-    /// Returns all partitions.
-    #[must_use]
-    pub fn all(self) -> impl ExactSizeIterator<Item = Partition> {
-        (0..self.partitions.0).map(move |number| Partition { tag_prefix: self.tag_prefix, number })
-    }
-}
-
-impl fmt::Display for KeySet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.tag_prefix {
-            None => f.write_str("plain"),
-            Some(tag_prefix) => write!(f, "{tag_prefix}{}", self.partitions),
-        }
-    }
-}
-
-impl From<KeySet> for String {
-    fn from(key_set: KeySet) -> Self {
-        key_set.to_string()
-    }
-}
-
-impl TryFrom<String> for KeySet {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        if text == "plain" {
-            return Ok(Self::first(Partitions::ONE));
-        }
-        let (tag_prefix, count) = text.split_at_checked(1).unwrap_or_default();
-        let tag_prefix = Self::TAG_PREFIXES.into_iter().find(|known| tag_prefix == known.to_string());
-        let partitions = Partitions::parse(count).ok().filter(|partitions| *partitions != Partitions::ONE);
-        match (tag_prefix, partitions) {
-            (Some(tag_prefix), Some(partitions)) => Ok(Self { partitions, tag_prefix: Some(tag_prefix) }),
-            _ => Err(format!("unknown key set {text:?}")),
-        }
-    }
-}
-
 /// A partition. Its tag makes all of its keys share a slot, so that a cluster keeps them on one server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Partition {
     tag_prefix: Option<char>,
     number: u16,
+    /// The maximum number of members of a segment in this partition; `None` if segments keep all members.
+    bound: Option<u32>,
 }
 
 impl Partition {
+    /// The possible first letters of tags.
+    pub(super) const TAG_PREFIXES: [char; 2] = ['p', 'q'];
+
+    /// Returns a partition of a key set.
+    pub(super) fn new(tag_prefix: Option<char>, number: u16, bound: Option<u32>) -> Self {
+        Self { tag_prefix, number, bound }
+    }
+
     /// Returns the first partition for each letter. It exists regardless of the number of partitions.
     pub(super) fn initial_partitions() -> impl Iterator<Item = Self> {
-        KeySet::TAG_PREFIXES.into_iter().map(|tag_prefix| Self { tag_prefix: Some(tag_prefix), number: 0 })
+        Self::TAG_PREFIXES.into_iter().map(|tag_prefix| Self::new(Some(tag_prefix), 0, None))
+    }
+
+    /// Returns the maximum number of members of a segment in this partition; `None` if segments keep all members.
+    #[must_use]
+    pub fn bound(self) -> Option<u32> {
+        self.bound
+    }
+
+    /// Returns the keys of each segment: one for each level if segments are bounded, otherwise one for all members.
+    pub fn segment_keys(self) -> impl ExactSizeIterator<Item = SegmentKey> + Clone {
+        let keys = if self.bound.is_some() { Level::all().len() } else { 1 };
+        (0..keys).map(move |index| {
+            let level = u8::try_from(index).ok().filter(|_| self.bound.is_some()).and_then(Level::from_number);
+            SegmentKey { partition: self, level }
+        })
+    }
+
+    /// Returns the key of each segment that contains the user.
+    pub(super) fn key_of(self, user_id: &str) -> SegmentKey {
+        SegmentKey { partition: self, level: self.bound.map(|_| Level::of(user_id)) }
     }
 
     /// Returns the slot of its keys in a cluster.
@@ -225,19 +149,32 @@ impl Partition {
         self.number
     }
 
+    pub(super) fn tag_prefix(self) -> Option<char> {
+        self.tag_prefix
+    }
+
     /// Parses a tag without its braces.
     pub(super) fn from_tag(tag: &str) -> Option<Self> {
-        let tag_prefix = tag.chars().next().filter(|tag_prefix| KeySet::TAG_PREFIXES.contains(tag_prefix))?;
+        let tag_prefix = tag.chars().next().filter(|tag_prefix| Self::TAG_PREFIXES.contains(tag_prefix))?;
         let number = tag.get(1..)?.parse().ok().filter(|number| *number < Partitions::MAX)?;
-        let partition = Self { tag_prefix: Some(tag_prefix), number };
+        let partition = Self::new(Some(tag_prefix), number, None);
         (partition.to_string() == format!("{{{tag}}}")).then_some(partition)
     }
 
     /// Returns the partitions of all possible key sets.
     pub(super) fn every() -> impl Iterator<Item = Self> {
-        let tag_prefixes = KeySet::TAG_PREFIXES.into_iter().map(Some);
-        tag_prefixes.flat_map(|tag_prefix| (0..Partitions::MAX).map(move |number| Self { tag_prefix, number }))
+        let tag_prefixes = Self::TAG_PREFIXES.into_iter().map(Some);
+        tag_prefixes.flat_map(|tag_prefix| (0..Partitions::MAX).map(move |number| Self::new(tag_prefix, number, None)))
     }
+}
+
+/// One of the keys of each segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SegmentKey {
+    /// The partition of its members.
+    pub partition: Partition,
+    /// The level of its members; `None` if segments are not bounded.
+    pub level: Option<Level>,
 }
 
 /// Formats its tag with the braces, as in keys: `{p07}`. Without a tag, the text is empty.
@@ -256,46 +193,12 @@ mod tests {
 
     use super::*;
 
-    fn partitions(count: u16) -> Partitions {
-        Partitions::new(count).unwrap()
-    }
-
     #[rstest]
     #[case::empty("", 0xEF46_DB37_51D8_E999)]
     #[case::short("u104010", 0xCD9E_242F_893C_C22D)]
     #[case::long(&"кино".repeat(10), 0x66A3_BED4_354C_6965)]
     fn hash_agrees_with_the_reference_implementation(#[case] user_id: &str, #[case] expected: u64) {
         assert_eq!(hash(user_id), expected, "{:#X}", hash(user_id));
-    }
-
-    #[test]
-    fn sibling_shares_no_key() {
-        for from in [1, 2, 1_024] {
-            for to in [1, 2, 1_024].into_iter().filter(|to| (from, *to) != (1, 1)) {
-                let mut key_set = KeySet::first(partitions(from));
-                for _ in 0..2 {
-                    let next = key_set.sibling(partitions(to));
-                    assert_ne!(key_set.tag_prefix, next.tag_prefix, "{key_set} {next}");
-                    key_set = if to == 1 { next.sibling(partitions(from)) } else { next };
-                }
-            }
-        }
-    }
-
-    #[rstest]
-    #[case::plain("plain", true)]
-    #[case::min("p2", true)]
-    #[case::max("q1024", true)]
-    #[case::tagged_one("p1", false)]
-    #[case::unknown_letter("r2", false)]
-    #[case::not_a_power_of_two("p3", false)]
-    #[case::too_many("p2048", false)]
-    #[case::empty("", false)]
-    #[case::not_ascii("é2", false)]
-    fn key_set_round_trips_as_text(#[case] text: &str, #[case] is_valid: bool) {
-        let key_set = KeySet::try_from(text.to_owned());
-        assert_eq!(key_set.is_ok(), is_valid);
-        assert!(key_set.is_err() || key_set.unwrap().to_string() == text);
     }
 
     #[rstest]
@@ -311,26 +214,25 @@ mod tests {
         assert_eq!(Partitions::parse(text).is_ok(), is_valid);
     }
 
-    /// The numbers of users stay within a few standard deviations, although the ids differ in few digits.
-    #[test]
-    fn hash_splits_users_evenly() {
-        let key_set = KeySet::first(partitions(64));
-        let mut users = [0_u32; 64];
-        for user in 0..64_000 {
-            users[usize::from(key_set.of(hash(&format!("u{user}"))).number)] += 1;
-        }
-        assert!(users.iter().all(|users| (850..1_150).contains(users)), "{users:?}");
-    }
-
     #[test]
     fn slots_spread_partitions_over_the_primaries_of_a_cluster() {
-        let max = |count, primaries: usize| {
+        let max = |count: u16, primaries: usize| {
             let mut spread = vec![0; primaries];
-            for partition in KeySet::first(partitions(count)).all() {
-                spread[usize::from(partition.slot().0) * primaries / usize::from(Slot::COUNT)] += 1;
+            for number in 0..count {
+                let slot = Partition::new(Some('p'), number, None).slot();
+                spread[usize::from(slot.0) * primaries / usize::from(Slot::COUNT)] += 1;
             }
             spread.into_iter().max().unwrap()
         };
         assert_eq!((max(64, 3), max(64, 4), max(256, 3)), (24, 16, 89));
+    }
+
+    #[test]
+    fn segment_has_a_key_for_each_level_only_if_it_is_bounded() {
+        let [exact, bounded] = [None, Some(1_024)].map(|bound| Partition::new(None, 0, bound));
+        let levels = |partition: Partition| partition.segment_keys().map(|key| key.level).collect::<Vec<_>>();
+        assert_eq!(levels(exact), [None]);
+        assert_eq!(levels(bounded), Level::all().map(Some).collect::<Vec<_>>());
+        assert!([exact, bounded].iter().all(|each| each.segment_keys().any(|key| key == each.key_of("u1"))));
     }
 }

@@ -6,18 +6,32 @@
 use ::redis::{Pipeline, pipe};
 
 use super::Error;
-use super::{Layout, Partition, Store};
+use super::{Layout, Partition, SegmentKey, Store};
 use crate::domain::{SegmentName, Timestamp};
 use crate::redis::Request;
 use crate::redis::parse;
 
 /// The numbers of expired and of all members of a segment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MemberCounts {
     /// Members seen at or before the cutoff.
     pub expired: u64,
     /// All members.
     pub members: u64,
+}
+
+impl std::ops::Add for MemberCounts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { expired: self.expired + other.expired, members: self.members + other.members }
+    }
+}
+
+impl std::iter::Sum for MemberCounts {
+    fn sum<I: Iterator<Item = Self>>(counts: I) -> Self {
+        counts.fold(Self::default(), std::ops::Add::add)
+    }
 }
 
 /// The result of a slice.
@@ -45,24 +59,26 @@ local members = redis.call('ZRANGE', KEYS[2], '-inf', ARGV[2], 'BYSCORE', 'LIMIT
 if #members == 0 then return 0 end
 return redis.call('ZREM', KEYS[2], unpack(members))";
 
-/// Removes the name `ARGV[1]` from the index `KEYS[2]` unless its segment `KEYS[1]` has members. A key of another type
-/// has none, and stays as it is.
+/// Removes the name `ARGV[1]` from the index, the last key, unless its segment, the keys before, has members. A key of another
+/// type has none, and stays as it is.
 const DROP_UNLESS_OCCUPIED: &str = "\
-local members = redis.pcall('ZCARD', KEYS[1])
-if type(members) == 'table' then
-  if not string.find(members.err, 'WRONGTYPE', 1, true) then return members end
-  members = 0
+for i = 1, #KEYS - 1 do
+  local members = redis.pcall('ZCARD', KEYS[i])
+  if type(members) == 'table' then
+    if not string.find(members.err, 'WRONGTYPE', 1, true) then return members end
+    members = 0
+  end
+  if members > 0 then return 0 end
 end
-if members > 0 then return 0 end
-return redis.call('ZREM', KEYS[2], ARGV[1])";
+return redis.call('ZREM', KEYS[#KEYS], ARGV[1])";
 
 impl Store {
     /// Number of members that a slice removes; up to twice as many if scores are equal. Redis takes 0.5-0.7 us for
     /// each, so a slice blocks it for about a millisecond at most.
     pub const SLICE: usize = 1_000;
 
-    /// Counts the members of each of `segments` in `partition`, and those seen at or before `cutoff`, in one round
-    /// trip.
+    /// Counts the members of each of `segments`, in one of its keys of `partition`, and those seen at or before `cutoff`, in
+    /// one round trip.
     ///
     /// # Errors
     ///
@@ -70,12 +86,12 @@ impl Store {
     pub async fn count_members(
         &self,
         partition: Partition,
-        segments: &[SegmentName<'_>],
+        segments: &[(SegmentKey, &SegmentName<'_>)],
         cutoff: Timestamp,
     ) -> Result<Vec<Result<MemberCounts, Error>>, Error> {
         let mut pipeline = Pipeline::with_capacity(2 * segments.len());
-        for segment in segments {
-            let key = self.key_names.segment(partition, segment.as_str());
+        for (key, segment) in segments {
+            let key = self.key_names.segment(*key, segment.as_str());
             pipeline.cmd("ZCOUNT").arg(&key).arg("-inf").arg(cutoff.as_score());
             pipeline.cmd("ZCARD").arg(key);
         }
@@ -89,8 +105,8 @@ impl Store {
             .collect())
     }
 
-    /// Removes the members of `segments` in `partition` that were seen at or before `cutoff`, in one round trip, and
-    /// returns their number. They must be few, since Redis removes them without interruption.
+    /// Removes the members of `segments`, in one of its keys of `partition`, that were seen at or before `cutoff`, in one
+    /// round trip, and returns their number. They must be few, since Redis removes them without interruption.
     ///
     /// # Errors
     ///
@@ -100,14 +116,14 @@ impl Store {
         &self,
         layout: &Layout,
         partition: Partition,
-        segments: &[&SegmentName<'_>],
+        segments: &[(SegmentKey, &SegmentName<'_>)],
         cutoff: Timestamp,
     ) -> Result<u64, Error> {
         let mut pipeline = pipe();
         let script =
             pipeline.cmd("EVAL").arg(REMOVE_EXPIRED).arg(1 + segments.len()).arg(self.key_names.layout_of(partition));
-        for segment in segments {
-            script.arg(self.key_names.segment(partition, segment.as_str()));
+        for (key, segment) in segments {
+            script.arg(self.key_names.segment(*key, segment.as_str()));
         }
         script.arg(layout.record()).arg(cutoff.as_score());
         Ok(self.run_removal(partition, pipeline).await?.unwrap_or_default())
@@ -120,8 +136,7 @@ impl Store {
         removed.map(|removed| removed.try_into().map_err(|_| Error::LayoutChanged)).transpose()
     }
 
-    /// Removes up to about [`Self::SLICE`] of the members of `segment` in `partition` that were seen at or before
-    /// `cutoff`.
+    /// Removes up to about [`Self::SLICE`] of the members of `segment` in `key` that were seen at or before `cutoff`.
     ///
     /// A slice is cut by score, never by rank, because concurrent writes shift ranks. A member that is seen again
     /// before the removal has a score beyond `cutoff`, so the slice doesn't contain it. A concurrent prune does no
@@ -133,11 +148,12 @@ impl Store {
     pub async fn remove_expired_slice(
         &self,
         layout: &Layout,
-        partition: Partition,
+        key: SegmentKey,
         segment: &SegmentName<'_>,
         cutoff: Timestamp,
     ) -> Result<SliceOutcome, Error> {
-        let (record, key) = (self.key_names.layout_of(partition), self.key_names.segment(partition, segment.as_str()));
+        let partition = key.partition;
+        let (record, key) = (self.key_names.layout_of(partition), self.key_names.segment(key, segment.as_str()));
         let cutoff = cutoff.as_score();
         let last_rank = Self::SLICE - 1;
         let (slice_end, next_end) = self.scores_at(partition, &key, last_rank, last_rank + Self::SLICE).await?;
@@ -169,8 +185,11 @@ impl Store {
     pub async fn drop_unless_occupied(&self, partition: Partition, segments: &[&str]) -> Result<u64, Error> {
         let mut pipeline = Pipeline::with_capacity(segments.len());
         for segment in segments {
-            let script = pipeline.cmd("EVAL").arg(DROP_UNLESS_OCCUPIED).arg(2);
-            script.arg(self.key_names.segment(partition, segment)).arg(self.key_names.index(partition)).arg(*segment);
+            let script = pipeline.cmd("EVAL").arg(DROP_UNLESS_OCCUPIED).arg(partition.segment_keys().len() + 1);
+            for key in partition.segment_keys() {
+                script.arg(self.key_names.segment(key, segment));
+            }
+            script.arg(self.key_names.index(partition)).arg(*segment);
         }
         // While the slot is migrating, nothing is removed. The next prune tries again.
         let dropped = self.scripts_on_many_keys(partition, pipeline).await?;

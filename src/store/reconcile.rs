@@ -7,7 +7,7 @@ use futures_util::future::try_join_all;
 
 use super::layout::{Attempt, KnownLayout};
 use super::partition::hash;
-use super::{Batch, Error, KeySet, Layout, MembersCursor, Partition, Store};
+use super::{Batch, Error, KeySet, Layout, MembersCursor, Partition, SegmentKey, Store};
 use crate::domain::{SegmentName, Timestamp, UserId, Visit};
 
 /// A user and a segment.
@@ -32,18 +32,18 @@ impl Store {
         Ok(segments.into_iter().map(|segment| (user.clone(), segment)).collect())
     }
 
-    /// Returns a page of the users of `segment` in `partition`, as [`Self::members`] does.
+    /// Returns a page of the users of `segment` in `key`, as [`Self::members`] does.
     ///
     /// # Errors
     ///
     /// An [`Error`] if Redis didn't answer.
     pub async fn pairs_of_segment(
         &self,
-        partition: Partition,
+        key: SegmentKey,
         segment: &SegmentName<'static>,
         cursor: Option<&MembersCursor>,
     ) -> Result<(Vec<UserInSegment>, Option<MembersCursor>), Error> {
-        let page = self.members(partition, segment, cursor).await?;
+        let page = self.members(key, segment, cursor).await?;
         Ok((page.members.into_iter().map(|(user, _)| (user, segment.clone())).collect(), page.next))
     }
 

@@ -81,7 +81,9 @@ impl Store {
         let lookups = visits.iter().map(|visit| {
             let partition = layout.read().of(hash(visit.user_id.as_str()));
             let mut score = cmd("ZSCORE");
-            score.arg(self.key_names.segment(partition, visit.segment.as_str())).arg(visit.user_id.as_str());
+            score
+                .arg(self.key_names.segment(partition.key_of(visit.user_id.as_str()), visit.segment.as_str()))
+                .arg(visit.user_id.as_str());
             (partition.slot(), score)
         });
         let request_of = |lookups| Request::each(lookups).probe();
@@ -102,7 +104,7 @@ impl Store {
     ) -> Result<Attempt<Vec<Option<Timestamp>>>, Error> {
         let commands = pairs.into_iter().map(|(user, segment)| {
             let mut command = cmd("ZSCORE");
-            command.arg(self.key_names.segment(partition, segment.as_str())).arg(user.as_str());
+            command.arg(self.key_names.segment(partition.key_of(user.as_str()), segment.as_str())).arg(user.as_str());
             (partition.slot(), command)
         });
         let request = Request::each(commands).and_then_read(self.key_names.layout_reads([partition]));

@@ -20,6 +20,8 @@ pub struct WriteOutcome {
     failures: HashMap<usize, Error, RandomState>,
     /// The number of names that are new in an index.
     names_added: u64,
+    /// The number of visits that are acknowledged without a command, because their segments keep a sample without them.
+    sampled_out: u64,
 }
 
 impl WriteOutcome {
@@ -41,6 +43,12 @@ impl WriteOutcome {
         let failures = self.failures.into_values();
         let worst = failures.reduce(|worst, next| if worst.is_outage() { worst } else { next });
         worst.map_or(Ok(()), Err)
+    }
+
+    /// Returns the number of visits that their segments didn't keep.
+    #[must_use]
+    pub fn sampled_out(&self) -> u64 {
+        self.sampled_out
     }
 
     fn all_failed(visits: usize, error: &Error) -> Self {
@@ -117,9 +125,16 @@ impl Store {
         known: &KnownLayout,
         client: &Client,
     ) -> Attempt<WriteOutcome> {
-        let batches =
-            known.layout.written().flat_map(|key_set| batch.partition_batches(&self.key_names, key_set, over_limit));
-        let servers = client.group_by_server(batches.collect(), |batch: &PartitionBatch| batch.partition.slot()).await;
+        self.watch_depths(known);
+        let admitted =
+            if over_limit.is_empty() { batch.len() } else { batch.len() - batch.visits_to(over_limit).count() };
+        let (mut batches, mut sampled_out) = (Vec::new(), admitted);
+        for key_set in known.layout.written() {
+            let of_set = batch.partition_batches(&self.key_names, key_set, over_limit, &self.depths);
+            sampled_out = sampled_out.min(admitted - of_set.iter().map(|batch| batch.visits().len()).sum::<usize>());
+            batches.extend(of_set);
+        }
+        let servers = client.group_by_server(batches, |batch: &PartitionBatch| batch.partition.slot()).await;
         let servers = match servers {
             Ok(servers) => servers,
             Err(error) => return Attempt::Committed(WriteOutcome::all_failed(batch.len(), &error.into())),
@@ -129,7 +144,7 @@ impl Store {
             Ok([only]) => vec![write(only).await],
             Err(servers) => join_all(servers.into_iter().map(write)).await,
         };
-        let mut outcome = WriteOutcome::default();
+        let mut outcome = WriteOutcome { sampled_out: sampled_out as u64, ..WriteOutcome::default() };
         for attempt in attempts {
             match attempt {
                 Attempt::Committed(server) => outcome.add(server),
@@ -170,8 +185,11 @@ impl Store {
             return Attempt::Stale;
         }
         // `ZADD` answers with the number of members that are new.
-        let added = |result: &Result<Value, redis::Error>| if let Ok(Value::Int(added)) = result { *added } else { 0 };
-        outcome.names_added = index_results.iter().map(added).sum::<i64>().unsigned_abs();
+        let added = |result: &Result<Value, redis::Error>| match result {
+            Ok(Value::Int(added)) => u32::try_from(*added).unwrap_or(u32::MAX),
+            _ => 0,
+        };
+        outcome.names_added = index_results.iter().map(|result| u64::from(added(result))).sum();
         let mut member_results = member_results.into_iter();
         for ((batch, index_result), layout_result) in batches.iter().zip(index_results).zip(layout_results) {
             // A visit is acknowledged if its name is in the index, the layout is confirmed, and the replicas have all
@@ -179,6 +197,11 @@ impl Store {
             let rest = index_result.and(layout_result).and(replicated.clone());
             let mut of_wrong_type = BTreeSet::new();
             for (command, member_result) in batch.member_commands.iter().zip(member_results.by_ref()) {
+                if command.key.level.is_some()
+                    && self.depths.add(batch.partition, &segment_names[command.segment], added(&member_result))
+                {
+                    self.spawn_check(known, batch.partition, &segment_names[command.segment]);
+                }
                 if member_result.as_ref().is_err_and(redis::Error::is_wrong_type) {
                     of_wrong_type.insert(&*segment_names[command.segment]);
                 }

@@ -194,7 +194,8 @@ impl Generator {
             while let Some((_, change)) = changes.next_if(|(at, _)| *at <= tick) {
                 count += change;
             }
-            history.push(Sample { at: tick, count: u64::try_from(count).expect("at most the users inside leave") });
+            history
+                .push(Sample { at: tick, count: u64::try_from(count).expect("at most the users inside leave").into() });
             tick = tick + interval.duration();
         }
         let name = SegmentName::parse(name.to_owned()).expect("the name consists of letters, digits and hyphens");

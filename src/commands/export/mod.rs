@@ -12,7 +12,7 @@ use crate::domain::visit_json::RawVisits;
 use crate::domain::{SegmentName, Segments, Timestamp, Window};
 use crate::estimator::Estimator;
 use crate::estimator::clock::Clock;
-use crate::store::{self, Partition, Store};
+use crate::store::{self, Partition, SegmentKey, Store};
 
 /// An export of live visits. The data set may be in use.
 #[derive(Debug)]
@@ -152,13 +152,21 @@ impl<W: Write> Writer<'_, W> {
     }
 
     async fn write_segment(&mut self, partition: Partition, segment: &SegmentName<'_>) -> Result<(), ExportError> {
+        for key in partition.segment_keys() {
+            if !self.write_key(key, segment).await? {
+                self.exported.segments_failed += 1;
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the members of `segment` in `key`. Returns false if the key has another type.
+    async fn write_key(&mut self, key: SegmentKey, segment: &SegmentName<'_>) -> Result<bool, ExportError> {
         let (store, mut cursor) = (self.store, None);
         loop {
-            let page = match retry(|| store.members(partition, segment, cursor.as_ref())).await {
-                Err(error) if error.is_wrong_type() => {
-                    self.exported.segments_failed += 1;
-                    return Ok(());
-                }
+            let page = match retry(|| store.members(key, segment, cursor.as_ref())).await {
+                Err(error) if error.is_wrong_type() => return Ok(false),
                 page => page?,
             };
             for (user_id, seen_at) in page.members {
@@ -173,7 +181,7 @@ impl<W: Write> Writer<'_, W> {
             }
             cursor = page.next;
             if cursor.is_none() {
-                return Ok(());
+                return Ok(true);
             }
         }
     }

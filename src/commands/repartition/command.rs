@@ -28,7 +28,7 @@ impl RepartitionCommand {
         let (data, since) = (Data::open(settings).await?, Instant::now());
         let repartition = Repartition::new(data.store.clone(), settings.window, Clock::system());
         let outcome = tokio::select! {
-            result = repartition.run(self.to) => result.map_err(Failure::from),
+            result = repartition.run(self.to, None) => result.map_err(Failure::from),
             name = signals.next() => Err(format!("stopped by {name}; run the same command again to continue").into()),
         };
         data.close().await;

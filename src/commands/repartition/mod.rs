@@ -17,11 +17,11 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 pub(super) use self::command::RepartitionCommand;
 use super::progress::{Progress, Unit};
-use crate::domain::{SegmentName, Timestamp, Visit, Window};
+use crate::domain::{Estimate, SegmentName, Timestamp, Visit, Window};
 use crate::estimator::clock::Clock;
 use crate::redis;
 use crate::store::diagnostics::EvictionPolicy;
-use crate::store::{self, Batch, KeySet, Layout, Partition, Partitions, Phase, Resharding, Store};
+use crate::store::{self, Batch, KeySet, Layout, MaxMembers, Partitions, Phase, Resharding, SegmentKey, Store};
 
 /// A move of the data set to another number of partitions.
 #[derive(Debug)]
@@ -66,9 +66,14 @@ pub enum RepartitionError {
     /// A cluster can't keep the keys of one partition together.
     #[error("--to: a cluster needs at least 2 partitions, since the keys of one would be on all servers")]
     OneOnACluster,
-    /// A move to another number is in progress.
-    #[error("a move to {to} is in progress; finish it first with `segment-estimator repartition --to {0}`", to = .0.in_words())]
-    AnotherMove(Partitions),
+    /// A move to other keys is in progress.
+    #[error(
+        "a move to {}{} is in progress; finish it first with `segment-estimator repartition {}`",
+        .0.partitions().in_words(),
+        .0.max_members().map_or_else(String::new, |max| format!(" and up to {max} members of a segment")),
+        arguments(*.0)
+    )]
+    AnotherMove(KeySet),
     /// Another process changed the layout.
     #[error(
         "another process is moving the data as well; wait until it ends, and run the same command again if it fails"
@@ -97,8 +102,8 @@ pub enum RepartitionError {
 impl Repartition {
     /// Segments that are copied at a time.
     const CONCURRENCY: usize = 8;
-    /// Segments in one request.
-    const SEGMENTS_PER_REQUEST: usize = 500;
+    /// Keys of segments in one request.
+    const KEYS_PER_REQUEST: usize = 500;
     /// The limit on comparisons while old and new keys differ. Writes in flight may have reached only one of them.
     const MAX_COMPARISONS: usize = 100;
     const COMPARISON_PAUSE: Duration = Duration::from_millis(20);
@@ -111,12 +116,13 @@ impl Repartition {
         Self { store, window, clock }
     }
 
-    /// Moves the data set to `to` partitions, or resumes that move. Counts stay exact throughout.
+    /// Moves the data set to `to` partitions, or resumes that move. Segments keep up to `max_members` members then, or as
+    /// many as before if that is `None`. Counts stay right throughout.
     ///
     /// # Errors
     ///
-    /// A [`RepartitionError`]. Counts stay exact after it.
-    pub async fn run(&self, to: Partitions) -> Result<MoveOutcome, RepartitionError> {
+    /// A [`RepartitionError`]. Counts stay right after it.
+    pub async fn run(&self, to: Partitions, max_members: Option<MaxMembers>) -> Result<MoveOutcome, RepartitionError> {
         if to == Partitions::ONE && self.store.is_cluster() {
             return Err(RepartitionError::OneOnACluster);
         }
@@ -128,10 +134,11 @@ impl Repartition {
         let mut layout = self.store.propagate_layout().await.map_err(RepartitionError::Refused)?;
         let (mut members, mut segments) = (0, 0);
         if layout.resharding().is_none() {
-            if layout.keys().partitions() == to {
+            let max_members = max_members.or(layout.keys().max_members());
+            if (layout.keys().partitions(), layout.keys().max_members()) == (to, max_members) {
                 return Ok(MoveOutcome::NothingToDo);
             }
-            let target = layout.keys().sibling(to);
+            let target = layout.keys().sibling(to, max_members);
             // Found later, it would block the move halfway, and the deletion of users as well.
             let foreign = self.store.find_conflicting_key(&layout, target).await;
             if let Some(key) = foreign.map_err(RepartitionError::Refused)? {
@@ -145,8 +152,8 @@ impl Repartition {
             let (old, Some(Resharding { to: new, phase })) = (layout.keys(), layout.resharding()) else {
                 return Ok(MoveOutcome::Done { members, segments });
             };
-            if new.partitions() != to {
-                return Err(RepartitionError::AnotherMove(new.partitions()));
+            if new.partitions() != to || max_members.is_some_and(|set| new.max_members() != Some(set)) {
+                return Err(RepartitionError::AnotherMove(new));
             }
             let next = self.run_phase(&layout, old, new, phase, &mut members, &mut segments).await;
             layout = match next {
@@ -177,6 +184,7 @@ impl Repartition {
             Phase::Backfill => {
                 *members = self.copy(layout, old, new).await?;
                 self.settle_deletions(layout, old, new).await?;
+                self.store.inherit_depths(layout, old, new).await.map_err(layout_changed)?;
                 *segments = self.compare(layout, old, new).await?;
                 self.step(layout, old, Some((new, Phase::Cutover))).await
             }
@@ -207,7 +215,7 @@ impl Repartition {
     /// Copies all members. Returns their number.
     async fn copy(&self, layout: &Layout, old: KeySet, new: KeySet) -> Result<u64, RepartitionError> {
         let (segments, foreign) = self.segments_of(old).await?;
-        let sizes = stream::iter(&segments).map(|(partition, segment)| self.store.members_kept(*partition, segment));
+        let sizes = stream::iter(&segments).map(|(key, segment)| self.store.members_kept(*key, segment));
         let sizes: Vec<u64> = sizes.buffer_unordered(Self::CONCURRENCY).try_collect().await?;
         let (progress, members) =
             (Progress::start(Unit::Items, Some(sizes.iter().sum()), "members"), AtomicU64::new(0));
@@ -223,25 +231,27 @@ impl Repartition {
             let members = members.fetch_add(copied, Ordering::Relaxed) + copied;
             progress.update(members, members);
         };
-        let copying = stream::iter(&segments)
-            .map(|(partition, segment)| self.copy_segment(layout, new, *partition, segment, on_copied));
+        let copying =
+            stream::iter(&segments).map(|(key, segment)| self.copy_key(layout, new, *key, segment, on_copied));
         copying.buffer_unordered(Self::CONCURRENCY).try_collect::<()>().await?;
         progress.finish();
         Ok(members.into_inner())
     }
 
-    /// Returns all segments of all partitions, and the number of keys of another type, which are not moved.
-    async fn segments_of(&self, keys: KeySet) -> Result<(Vec<(Partition, SegmentName<'static>)>, u64), store::Error> {
+    /// Returns all keys of all segments, and the number of keys of another type, which are not moved.
+    async fn segments_of(&self, keys: KeySet) -> Result<(Vec<(SegmentKey, SegmentName<'static>)>, u64), store::Error> {
         let (mut segments, mut foreign) = (Vec::new(), 0);
         for partition in keys.all() {
             let names = self.store.names_of(partition).await?;
-            for names in names.chunks(Self::SEGMENTS_PER_REQUEST) {
+            let each: Vec<_> =
+                names.iter().flat_map(|name| partition.segment_keys().map(move |key| (key, name))).collect();
+            for each in each.chunks(Self::KEYS_PER_REQUEST) {
                 // Any command on a sorted set would do. Only its error matters.
-                let results = self.store.count_members(partition, names, Timestamp::from_millis(0)).await?;
-                for (segment, result) in names.iter().zip(results) {
+                let results = self.store.count_members(partition, each, Timestamp::from_millis(0)).await?;
+                for ((key, segment), result) in each.iter().zip(results) {
                     match result {
                         Err(error) if error.is_wrong_type() => foreign += 1,
-                        result => result.map(|_| segments.push((partition, segment.clone())))?,
+                        result => result.map(|_| segments.push((*key, (*segment).clone())))?,
                     }
                 }
             }
@@ -249,18 +259,18 @@ impl Repartition {
         Ok((segments, foreign))
     }
 
-    /// Copies the members of `segment` in `partition`. Calls `on_copied` with the size of each page.
-    async fn copy_segment(
+    /// Copies the members of `segment` in `key`. Calls `on_copied` with the size of each page.
+    async fn copy_key(
         &self,
         layout: &Layout,
         new: KeySet,
-        partition: Partition,
+        key: SegmentKey,
         segment: &SegmentName<'static>,
         on_copied: impl Fn(u64),
     ) -> Result<(), RepartitionError> {
         let mut cursor = None;
         loop {
-            let page = self.store.members(partition, segment, cursor.as_ref()).await?;
+            let page = self.store.members(key, segment, cursor.as_ref()).await?;
             let mut batch = Batch::default();
             for (user_id, seen_at) in page.members {
                 batch.add(&Visit { user_id, segment: segment.clone(), seen_at });
@@ -286,10 +296,11 @@ impl Repartition {
             match self.compare_segment(layout, old, new, segment).await {
                 Err(RepartitionError::CountsDiffer { .. }) => {
                     // A failover may have lost copied members.
-                    for partition in old.all() {
-                        self.copy_segment(layout, new, partition, segment, |_| {}).await?;
+                    for key in old.segment_keys() {
+                        self.copy_key(layout, new, key, segment, |_| {}).await?;
                     }
                     self.settle_deletions(layout, old, new).await?;
+                    self.store.inherit_depths(layout, old, new).await.map_err(layout_changed)?;
                     self.compare_segment(layout, old, new, segment).await?;
                 }
                 compared => compared?,
@@ -310,13 +321,20 @@ impl Repartition {
         let mut comparisons = 0;
         loop {
             let cutoff = layout.window().map_or(self.window, |kept| kept.max(self.window)).cutoff(self.clock.now());
-            let before = self.store.count_in(old_keys, segment, cutoff).await?;
-            let new = self.store.count_in(new_keys, segment, cutoff).await?;
-            let old = self.store.count_in(old_keys, segment, cutoff).await?;
+            // Both keep the levels from this one on.
+            let depth = self.store.complete_depth(old_keys, segment).await?;
+            let depth = self.store.complete_depth(new_keys, segment).await?.max(depth);
+            let before = self.store.count_in(old_keys, segment, cutoff, depth).await?;
+            let new = self.store.count_in(new_keys, segment, cutoff, depth).await?;
+            let old = self.store.count_in(old_keys, segment, cutoff, depth).await?;
             comparisons += 1;
             // Visits continue during the comparison. At some moment between the two counts of the old keys, there were
             // as many.
             if (before.min(old)..=before.max(old)).contains(&new) {
+                return Ok(());
+            }
+            // Keys without levels have all users, and the new ones a sample of them.
+            if old_keys.max_members().is_none() && is_sample_of(Estimate::sampled(new, depth), before.midpoint(old)) {
                 return Ok(());
             }
             if comparisons == Self::MAX_COMPARISONS {
@@ -328,6 +346,19 @@ impl Repartition {
             tokio::time::sleep(Self::COMPARISON_PAUSE).await;
         }
     }
+}
+
+/// Whether `estimate` is that of a sample of `users`: less than six standard errors from them, beyond which chance is no
+/// explanation.
+fn is_sample_of(estimate: Estimate, users: u64) -> bool {
+    let difference = estimate.count().abs_diff(users) as f64;
+    !estimate.is_exact() && difference <= 6.0 * estimate.variance().sqrt().max(1.0)
+}
+
+/// Returns the arguments of a move to `keys`.
+fn arguments(keys: KeySet) -> String {
+    let max_members = keys.max_members().map_or_else(String::new, |max| format!(" --max-members {max}"));
+    format!("--to {}{max_members}", keys.partitions())
 }
 
 /// Returns what to do before the next run.

@@ -53,10 +53,10 @@ impl Repartition {
     ) -> Result<(), RepartitionError> {
         // A copy may have brought a user back to the new keys. A visit may have reached the old ones alone, if it arrived
         // between the deletions from both.
-        for partition in new.all().chain(old.all()) {
+        for key in new.segment_keys().chain(old.segment_keys()) {
             let mut cursor = None;
             loop {
-                let (pairs, next) = match self.store.pairs_of_segment(partition, segment, cursor.as_ref()).await {
+                let (pairs, next) = match self.store.pairs_of_segment(key, segment, cursor.as_ref()).await {
                     // A key of another program has no members, and was not copied.
                     Err(error) if error.is_wrong_type() => break,
                     page => page?,

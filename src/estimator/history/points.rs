@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::interval::Interval;
-use crate::domain::{SegmentName, Timestamp};
+use crate::domain::{Estimate, SegmentName, Timestamp};
 use crate::store::{self, Sample, Store};
 
 /// The histories of segments. Cheap to clone; clones share the connections.
@@ -24,7 +24,7 @@ pub struct Point {
     /// The time of the last sample in the step, or `None` if there is none.
     pub sampled_at: Option<Timestamp>,
     /// The count of that sample.
-    pub count: Option<u64>,
+    pub count: Option<Estimate>,
 }
 
 impl History {
@@ -224,13 +224,13 @@ mod tests {
     #[test]
     fn points_have_each_step_and_none_for_a_gap() {
         let samples = [(0, 5), (HOUR, 6), (4 * HOUR, 0), (5 * HOUR, 9)];
-        let samples = samples.map(|(at, count)| Sample { at: time(at), count });
+        let samples = samples.map(|(at, count)| Sample { at: time(at), count: Estimate::exact(count) });
         let counts = |from, to, hours: u64| {
             let steps = Steps::of(time(from), time(to), Duration::from_secs(3_600 * hours));
             steps
                 .points(&samples)
                 .into_iter()
-                .map(|point| (point.at.as_millis() / HOUR, point.count))
+                .map(|point| (point.at.as_millis() / HOUR, point.count.map(Estimate::count)))
                 .collect::<Vec<_>>()
         };
         let hourly = [(0, Some(5)), (1, Some(6)), (2, None), (3, None), (4, Some(0)), (5, Some(9)), (6, None)];
@@ -244,13 +244,14 @@ mod tests {
 
     #[test]
     fn points_have_their_step_and_the_time_of_the_sample() {
-        let samples = [(22 * HOUR, 5), (23 * HOUR, 6)].map(|(at, count)| Sample { at: time(at), count });
+        let samples =
+            [(22 * HOUR, 5), (23 * HOUR, 6)].map(|(at, count)| Sample { at: time(at), count: Estimate::exact(count) });
         let points = Steps::of(time(0), time(30 * HOUR), Duration::from_secs(24 * 3_600)).points(&samples);
         let point = |day: i64, sampled_at, count| Point {
             at: time(24 * day * HOUR),
             to: time(24 * (day + 1) * HOUR),
             sampled_at,
-            count,
+            count: count.map(Estimate::exact),
         };
         assert_eq!(points, [point(0, Some(time(23 * HOUR)), Some(6)), point(1, None, None)]);
     }

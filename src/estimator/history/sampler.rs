@@ -4,7 +4,7 @@ use super::interval::Interval;
 use super::points::History;
 use crate::domain::{SegmentName, Timestamp};
 use crate::estimator::estimator::Estimator;
-use crate::store::{self, Lease, LeaseRequest, NamedSample, Sample};
+use crate::store::{self, CountQuery, Lease, LeaseRequest, NamedSample, Sample};
 
 /// Adds the counts of all segments to their histories. At each tick one instance of the service does so: the one that
 /// acquires the lease of the tick.
@@ -59,7 +59,7 @@ impl HistorySampler {
             Lease::HeldByAnother => return Ok(SampleOutcome::LeasedByAnother),
             Lease::Completed => return Ok(SampleOutcome::AlreadyComplete),
         }
-        let page = (Self::BATCH / self.estimator.partitions().map_or(1, |partitions| partitions.count())).max(10);
+        let page = (Self::BATCH / store.keys_per_segment()).max(10);
         let (mut points, mut cursor) = (0, None);
         loop {
             let index = store.index(cursor.as_ref(), page).await?;
@@ -80,10 +80,11 @@ impl HistorySampler {
         now: Timestamp,
     ) -> Result<u64, store::Error> {
         let window = self.estimator.window();
-        let requests: Vec<_> = segments.into_iter().map(|segment| (segment, window.cutoff(now))).collect();
+        let requests: Vec<_> =
+            segments.into_iter().map(|segment| CountQuery::new(segment, window.cutoff(now))).collect();
         let counts = self.history.store.counts(&requests.iter().collect::<Vec<_>>()).await?;
         let mut samples = Vec::with_capacity(counts.len());
-        for ((segment, _), count) in requests.into_iter().zip(counts) {
+        for (CountQuery { segment, .. }, count) in requests.into_iter().zip(counts) {
             match count {
                 Ok(count) => samples.push(NamedSample { segment, sample: Sample { at: tick, count } }),
                 // The key holds another type. Pruning logs it.

@@ -61,7 +61,7 @@ impl Changes {
         let is_of_window = sampled.is_none_or(|sampled| sampled.window == window);
         let since = |before: Option<Sample>| {
             let before = before.filter(|_| is_recent && is_of_window)?;
-            Some(Change { before: before.count, after: last.count, from: before.at, to: last.at })
+            Some(Change { before: before.count.count(), after: last.count.count(), from: before.at, to: last.at })
         };
         Self {
             day: since(day_before),
@@ -109,8 +109,8 @@ mod tests {
     #[test]
     fn changes_are_unknown_after_a_long_time_without_samples() {
         let at = Timestamp::from_millis(2 * 86_400_000);
-        let last = Sample { at, count: 3 };
-        let before = Sample { at: at - Duration::from_secs(86_400), count: 2 };
+        let last = Sample { at, count: 3.into() };
+        let before = Sample { at: at - Duration::from_secs(86_400), count: 2.into() };
         let window = Window::DEFAULT;
         let sampled = Some(SampledWindow { window, since: None });
         let record =

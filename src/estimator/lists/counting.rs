@@ -4,19 +4,19 @@ use futures_util::future::try_join;
 
 use super::changes::Changes;
 use super::list::CountedSegment;
-use crate::domain::{SegmentName, Timestamp, Window};
+use crate::domain::{Estimate, SegmentName, Timestamp, Window};
 use crate::estimator::error::Error;
 use crate::estimator::estimator::Estimator;
-use crate::store::{self, ChangeRecord};
+use crate::store::{self, ChangeRecord, CountQuery};
 
 impl Estimator {
     /// Segments counted in one round trip with one partition. Redis takes a few microseconds for each count, and serves
     /// other connections after every 16 KiB of commands.
     const COUNT_BATCH: usize = 200;
 
-    /// Returns how many segments to count in one round trip. Each takes a count for every partition.
+    /// Returns how many segments to count in one round trip. Each takes a count for every key.
     pub(super) fn count_batch(&self) -> usize {
-        (Self::COUNT_BATCH / self.partitions().map_or(1, |partitions| partitions.count())).max(10)
+        (Self::COUNT_BATCH / self.store.keys_per_segment()).max(10)
     }
 
     /// Returns the segments that have members seen after `cutoff`, with their changes at `changes_at`.
@@ -35,7 +35,7 @@ impl Estimator {
         let (counts, changes) = try_join(self.count_each(&names, cutoff), changes).await?;
         let counted = names.into_iter().zip(counts).zip(changes);
         let counted = counted.map(|((segment, count), changes)| CountedSegment { segment, count, changes });
-        Ok(counted.filter(|counted| counted.count != Some(0)))
+        Ok(counted.filter(|counted| !counted.is_empty()))
     }
 
     /// Adds the changes at `now` to `segments`.
@@ -99,13 +99,12 @@ impl Estimator {
         window: Window,
         now: Timestamp,
     ) -> Result<(), store::Error> {
-        let had_users = |changes: Changes| changes.last_sample.is_some_and(|sample| sample.count > 0);
-        let mut emptied: Vec<_> =
-            counted.iter_mut().filter(|it| it.count == Some(0) && had_users(it.changes)).collect();
+        let had_users = |changes: Changes| changes.last_sample.is_some_and(|sample| sample.count.count() > 0);
+        let mut emptied: Vec<_> = counted.iter_mut().filter(|it| it.is_empty() && had_users(it.changes)).collect();
         if window != self.window() && !emptied.is_empty() {
             let names: Vec<_> = emptied.iter().map(|it| it.segment.clone()).collect();
             let mut counts = self.count_each(&names, self.window().cutoff(now)).await?.into_iter();
-            emptied.retain(|_| counts.next() == Some(Some(0)));
+            emptied.retain(|_| counts.next().flatten().is_some_and(|count| count.count() == 0));
         }
         emptied.into_iter().for_each(|it| it.changes = it.changes.to_zero(now));
         Ok(())
@@ -115,10 +114,10 @@ impl Estimator {
         &self,
         segments: &[SegmentName<'static>],
         cutoff: Timestamp,
-    ) -> Result<Vec<Option<u64>>, store::Error> {
+    ) -> Result<Vec<Option<Estimate>>, store::Error> {
         let mut counts = Vec::with_capacity(segments.len());
         for segments in segments.chunks(self.count_batch()) {
-            let requests: Vec<_> = segments.iter().map(|segment| (segment.clone(), cutoff)).collect();
+            let requests: Vec<_> = segments.iter().map(|segment| CountQuery::new(segment.clone(), cutoff)).collect();
             for count in self.store.counts(&requests.iter().collect::<Vec<_>>()).await? {
                 counts.push(match count {
                     Ok(count) => Some(count),

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use super::changes::Changes;
-use crate::domain::{SegmentName, Timestamp, Window};
+use crate::domain::{Estimate, SegmentName, Timestamp, Window};
 
 /// A request for a list.
 #[derive(Debug, Clone)]
@@ -62,7 +62,7 @@ impl Order {
         let week = counted.changes.week.map(|change| i128::from(change.absolute()));
         match self {
             Self::Name => None,
-            Self::Count => counted.count.map(i128::from),
+            Self::Count => counted.count.map(|count| count.count().into()),
             Self::Growth => week,
             Self::Decline => week.map(|absolute| -absolute),
             Self::Newest => {
@@ -164,12 +164,17 @@ pub struct CountedSegment {
     /// The name.
     pub segment: SegmentName<'static>,
     /// The number of users, or `None` if the segment's key is not a sorted set.
-    pub count: Option<u64>,
+    pub count: Option<Estimate>,
     /// How the number has changed.
     pub changes: Changes,
 }
 
 impl CountedSegment {
+    /// Whether the segment has no users.
+    pub(super) fn is_empty(&self) -> bool {
+        self.count.is_some_and(|count| count.count() == 0)
+    }
+
     /// Returns the position of the segment in `order`.
     pub(super) fn position(&self, order: Order) -> Position {
         Position { rank: Reverse(order.rank(self)), segment: self.segment.clone() }

@@ -12,7 +12,7 @@ use self::merge::Merge;
 use super::error::Error;
 use super::estimator::Estimator;
 use crate::domain::{Score, SegmentName, Timestamp, UserId, Window};
-use crate::store::{self, KeySet, Member, MembersCursor, Partition, Store};
+use crate::store::{self, KeySet, Member, MembersCursor, SegmentKey, Store};
 
 /// Which members of a segment are listed.
 #[derive(Debug, Clone)]
@@ -60,7 +60,7 @@ pub struct MemberList {
 #[derive(Debug)]
 struct Reading {
     keys: KeySet,
-    merge: Merge<Member, (Partition, MembersCursor)>,
+    merge: Merge<Member, (SegmentKey, MembersCursor)>,
 }
 
 impl Reading {
@@ -70,7 +70,7 @@ impl Reading {
     const MIN_PAGE: usize = 8;
 
     fn page_size(&self) -> usize {
-        (Self::MEMBERS / self.keys.partitions().count()).clamp(Self::MIN_PAGE, Store::PAGE)
+        (Self::MEMBERS / self.keys.segment_keys().count()).clamp(Self::MIN_PAGE, Store::PAGE)
     }
 }
 
@@ -140,7 +140,7 @@ impl MemberList {
         let expired = Member::last_at(cutoff);
         let position = self.query.from.as_ref().map_or(&expired, |from| from.max(&expired));
         let keys = self.store.layout().await?.read();
-        let cursors = self.store.cursors_after(&self.query.segment, keys, position).await?;
+        let cursors = self.store.cursors_after(&self.query.segment, keys.segment_keys(), position).await?;
         Ok(Reading { keys, merge: Merge::new(cursors) })
     }
 
@@ -163,9 +163,9 @@ impl MemberList {
             store.pages_after(segment, reading.keys, &cursors, size).await?
         };
         let Some(pages) = pages else { return Ok(false) };
-        for ((source, (partition, _)), (page, next)) in sources.into_iter().zip(cursors).zip(pages) {
+        for ((source, (key, _)), (page, next)) in sources.into_iter().zip(cursors).zip(pages) {
             let live = page.into_iter().filter(|member| member.score > cutoff.into());
-            reading.merge.fill(source, live, next.map(|next| (partition, next)));
+            reading.merge.fill(source, live, next.map(|next| (key, next)));
         }
         Ok(true)
     }

@@ -1,6 +1,6 @@
 //! The rule by which an audience selects users.
 
-use crate::domain::SegmentName;
+use crate::domain::{Estimate, SegmentName};
 
 /// The segments of an audience, all different: its users are in all of `all`, in at least one of `any` unless that is
 /// empty, and in none of `none`. One of `all` and `any` has a segment: users in no segment are not known.
@@ -18,11 +18,11 @@ pub struct Audience {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AudienceCount {
     /// Users in the audience.
-    pub count: u64,
+    pub count: Estimate,
     /// Users in each segment, in the order of [`Audience::segments`].
-    pub counts: Vec<u64>,
+    pub counts: Vec<Estimate>,
     /// Those of them who are in the audience.
-    pub counts_within: Vec<u64>,
+    pub counts_within: Vec<Estimate>,
 }
 
 impl Audience {

@@ -221,7 +221,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::mask_counts::{Overlap, Pair, Region};
+    use super::super::mask_estimates::{MaskEstimates, Overlap, Pair, Region};
     use super::*;
 
     /// Runs all passes over `segments`, in slices. Returns the overlap and the number of passes.

@@ -17,11 +17,12 @@ mod audience;
 mod error;
 mod join;
 mod mask_counts;
+mod mask_estimates;
 mod overlaps;
 mod queue;
 mod shared_reads;
 
 pub use self::audience::{Audience, AudienceCount};
 pub use self::error::OverlapError;
-pub use self::mask_counts::{Overlap, Pair, Region};
+pub use self::mask_estimates::{Overlap, Pair, Region};
 pub use self::overlaps::{OverlapLimits, Overlaps};

@@ -10,11 +10,12 @@ use tokio::sync::Semaphore;
 use super::audience::{Audience, AudienceCount};
 use super::error::OverlapError;
 use super::join::{HashJoin, HashRange};
-use super::mask_counts::{MaskCounts, Overlap};
+use super::mask_counts::MaskCounts;
+use super::mask_estimates::{MaskEstimates, Overlap};
 use super::queue::ReadQueue;
 use super::shared_reads::{ReadOutcome, SharedReads};
-use crate::domain::{SegmentName, Timestamp, Window};
-use crate::store::{self, Layout, Partition, Store};
+use crate::domain::{Depth, SegmentName, Timestamp, Window};
+use crate::store::{self, Layout, Partition, SegmentKey, Store};
 
 /// Counts the users that several segments have in common. Cheap to clone; clones share the limits.
 #[derive(Debug, Clone)]
@@ -120,7 +121,7 @@ impl Overlaps {
         segments: &[SegmentName<'static>],
         window: Window,
         now: impl Future<Output = Result<Timestamp, store::Error>> + Send + 'static,
-    ) -> Result<(MaskCounts, Timestamp), OverlapError> {
+    ) -> Result<(MaskEstimates, Timestamp), OverlapError> {
         if window > self.window {
             return Err(OverlapError::WindowTooLong(self.window));
         }
@@ -151,7 +152,7 @@ impl Overlaps {
         Ok((Arc::new(counts.map_err(|_| OverlapError::Timeout(timeout))??), as_of))
     }
 
-    async fn read(&self, segments: &[SegmentName<'static>], cutoff: Timestamp) -> Result<MaskCounts, store::Error> {
+    async fn read(&self, segments: &[SegmentName<'static>], cutoff: Timestamp) -> Result<MaskEstimates, store::Error> {
         let mut layout = self.store.layout().await?;
         for _ in 0..Self::MAX_ATTEMPTS {
             if let Some(counts) = self.read_by(&layout, segments, cutoff).await? {
@@ -168,19 +169,19 @@ impl Overlaps {
         layout: &Layout,
         segments: &[SegmentName<'static>],
         cutoff: Timestamp,
-    ) -> Result<Option<MaskCounts>, store::Error> {
-        let mut sum = MaskCounts::new(segments.len());
+    ) -> Result<Option<MaskEstimates>, store::Error> {
+        let mut sum = MaskEstimates::new(segments.len());
         for partition in layout.read().all() {
-            let mut remaining = Some(HashRange::ALL);
-            while let Some(range) = remaining {
-                let join = Arc::new(Mutex::new(HashJoin::new(segments.len(), range, self.limits.memory)));
-                let reading = segments.iter().enumerate();
-                let reading =
-                    reading.map(|(index, segment)| self.read_segment(partition, segment, cutoff, index, &join));
-                try_join_all(reading).await?;
-                let join = join.lock().unwrap_or_else(PoisonError::into_inner);
-                sum.add(join.counts());
-                remaining = join.range().next();
+            let mut depth = self.store.common_depth(partition, segments, cutoff).await?;
+            loop {
+                let counts = self.read_partition(partition, depth, segments, cutoff).await?;
+                // A raise in the meantime has deleted members. Otherwise the depth was that of all reads.
+                let after = self.store.common_depth(partition, segments, cutoff).await?;
+                if after <= depth {
+                    sum.add(&counts, depth);
+                    break;
+                }
+                depth = after;
             }
             if !self.store.is_in_force(layout, partition).await? {
                 return Ok(None);
@@ -189,21 +190,45 @@ impl Overlaps {
         Ok(Some(sum))
     }
 
-    /// Adds the members of `segment` to the join, under its `index`.
-    async fn read_segment(
+    /// Reads the users of `partition` in the levels from `depth` on.
+    async fn read_partition(
         &self,
         partition: Partition,
+        depth: Depth,
+        segments: &[SegmentName<'static>],
+        cutoff: Timestamp,
+    ) -> Result<MaskCounts, store::Error> {
+        let mut sum = MaskCounts::new(segments.len());
+        let keys: Vec<_> =
+            partition.segment_keys().filter(|key| key.level.is_none_or(|level| depth.keeps(level))).collect();
+        let mut remaining = Some(HashRange::ALL);
+        while let Some(range) = remaining {
+            let join = Arc::new(Mutex::new(HashJoin::new(segments.len(), range, self.limits.memory)));
+            let each = segments.iter().enumerate().flat_map(|each| keys.iter().map(move |key| (each, key)));
+            let reading = each.map(|((index, segment), key)| self.read_key(*key, segment, cutoff, index, &join));
+            try_join_all(reading).await?;
+            let join = join.lock().unwrap_or_else(PoisonError::into_inner);
+            sum.add(join.counts());
+            remaining = join.range().next();
+        }
+        Ok(sum)
+    }
+
+    /// Adds the members of `segment` in `key` to the join, under its `index`.
+    async fn read_key(
+        &self,
+        key: SegmentKey,
         segment: &SegmentName<'static>,
         cutoff: Timestamp,
         index: usize,
         join: &Arc<Mutex<HashJoin>>,
     ) -> Result<(), store::Error> {
-        let mut cursor = self.store.members_after(partition, segment, cutoff).await?;
+        let mut cursor = self.store.members_after(key, segment, cutoff).await?;
         loop {
             let (names, next) = {
                 let permits = if self.store.is_writing() { Self::MAX_SLICES } else { 1 };
                 let _permits = self.slices.acquire_many(permits).await.expect("the semaphore is never closed");
-                self.store.member_names(partition, segment, cutoff, &cursor).await?
+                self.store.member_names(key, segment, cutoff, &cursor).await?
             };
             let join = Arc::clone(join);
             // Growing the table would block the other tasks of this thread.

@@ -8,14 +8,14 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, WeakShared};
 
 use super::error::OverlapError;
-use super::mask_counts::MaskCounts;
+use super::mask_estimates::MaskEstimates;
 use crate::domain::{SegmentName, Timestamp, Window};
 
 /// The segments of a read in the order of their names, and its window.
 pub type ReadKey = (Vec<SegmentName<'static>>, Window);
 
 /// The counts of a read, and the time that they are exact for.
-pub type ReadOutcome = Result<(Arc<MaskCounts>, Timestamp), OverlapError>;
+pub type ReadOutcome = Result<(Arc<MaskEstimates>, Timestamp), OverlapError>;
 
 /// The reads that wait or run. Cheap to clone; clones share them.
 #[derive(Clone, Default)]

@@ -140,7 +140,7 @@ pub async fn count(
         all: names(&audience.all),
         any: names(&audience.any),
         none: names(&audience.none),
-        count: counted.count,
+        count: counted.count.count(),
         segments: OverlapSegment::of_each(&state, &segments).await?,
         as_of: AsOf::new(window, as_of),
     }))

@@ -55,6 +55,6 @@ pub async fn count(
 ) -> Result<Response> {
     let now = state.synced_now().await?;
     let count = state.estimator.estimate_within(&segment, window, now).await?;
-    let known = state.estimator.is_known(&segment, count > 0).await?;
-    Ok(json(&Count { segment: segment.to_string(), known, count, as_of: AsOf::new(window, now) }))
+    let known = state.estimator.is_known(&segment, count.count() > 0).await?;
+    Ok(json(&Count { segment: segment.to_string(), known, count: count.count(), as_of: AsOf::new(window, now) }))
 }

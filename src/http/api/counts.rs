@@ -103,7 +103,7 @@ pub async fn counts(
 ) -> Result<Response> {
     let now = state.synced_now().await?;
     let counts = state.estimator.estimate_each(segments, window, now).await?;
-    let has_users = |counted: &CountedSegment| counted.count.is_some_and(|count| count > 0);
+    let has_users = |counted: &CountedSegment| counted.count.is_some_and(|count| count.count() > 0);
     let names: Vec<_> = counts.iter().map(|counted| (&counted.segment, has_users(counted))).collect();
     let known = state.estimator.are_known(&names).await?;
     let counts = counts.into_iter().zip(known).map(|(counted, known)| SegmentCount::from(counted).with_known(known));

@@ -94,10 +94,10 @@ pub async fn delete(
         let response = json(&DeletedSegment {
             segment: segment.to_string(),
             known: deleted.is_known,
-            count: deleted.count,
+            count: deleted.count.count(),
             as_of: AsOf::new(state.estimator.window(), now),
         });
-        Ok(Deleted { response, count: Some(deleted.count), ..Deleted::default() })
+        Ok(Deleted { response, count: Some(deleted.count.count()), ..Deleted::default() })
     };
     DELETION.audit(&headers, caller.name.as_deref(), name.as_ref(), deletion).await
 }

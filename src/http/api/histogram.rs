@@ -150,12 +150,12 @@ pub async fn histogram(
         to: bucket.to.to_string(),
         leave_from: (bucket.from + window.duration()).to_string(),
         leave_to: (bucket.to + window.duration()).to_string(),
-        count: bucket.count,
+        count: bucket.count.count(),
     });
     Ok(responder.respond(&SegmentHistogram {
         segment: segment.to_string(),
-        known: state.estimator.is_known(&segment, histogram.count > 0).await?,
-        count: histogram.count,
+        known: state.estimator.is_known(&segment, histogram.count.count() > 0).await?,
+        count: histogram.count.count(),
         as_of: AsOf::new(window, now),
         buckets: buckets.collect(),
     }))

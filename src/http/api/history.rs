@@ -8,7 +8,7 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
-use crate::domain::{Timestamp, Window};
+use crate::domain::{Estimate, Timestamp, Window};
 use crate::estimator::history::{self, History};
 use crate::http::docs::openapi::{responses, schemas};
 use crate::http::extract::auth::{Authorized, Read};
@@ -109,7 +109,13 @@ impl Point {
 impl From<&history::Point> for Point {
     fn from(&history::Point { at, to, sampled_at, count }: &history::Point) -> Self {
         let sampled_at = sampled_at.map(|at| at.to_string());
-        Self { at: at.to_string(), from: at.to_string(), to: to.to_string(), sampled_at, count }
+        Self {
+            at: at.to_string(),
+            from: at.to_string(),
+            to: to.to_string(),
+            sampled_at,
+            count: count.map(Estimate::count),
+        }
     }
 }
 

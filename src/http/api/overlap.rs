@@ -8,7 +8,7 @@ use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::as_of::AsOf;
-use crate::domain::{SegmentName, Window};
+use crate::domain::{Estimate, SegmentName, Window};
 use crate::estimator::overlap::Overlaps;
 use crate::http::docs::openapi::{responses, schemas};
 use crate::http::extract::auth::{Authorized, Read};
@@ -82,12 +82,14 @@ impl<'a> OverlapSegment<'a> {
     /// A [`store::Error`] if Redis failed.
     pub(super) async fn of_each(
         state: &AppState,
-        segments: &[(&'a SegmentName<'static>, u64)],
+        segments: &[(&'a SegmentName<'static>, Estimate)],
     ) -> std::result::Result<Vec<Self>, store::Error> {
-        let counted: Vec<_> = segments.iter().map(|(segment, count)| (*segment, *count > 0)).collect();
+        let counted: Vec<_> = segments.iter().map(|(segment, count)| (*segment, count.count() > 0)).collect();
         let known = state.estimator.are_known(&counted).await?;
         let segments = segments.iter().zip(known);
-        Ok(segments.map(|(&(segment, count), known)| Self { segment: segment.as_str(), count, known }).collect())
+        Ok(segments
+            .map(|(&(segment, count), known)| Self { segment: segment.as_str(), count: count.count(), known })
+            .collect())
     }
 
     /// Returns the names of the unknown ones.
@@ -193,13 +195,13 @@ pub async fn overlap(
     let regions = overlap.regions.iter();
     Ok(responder.respond(&Overlap {
         segments: OverlapSegment::of_each(&state, &counted).await?,
-        any: overlap.any,
-        all: overlap.all,
+        any: overlap.any.count(),
+        all: overlap.all.count(),
         pairs: pairs
-            .map(|pair| OverlapPair { segments: [name(pair.first), name(pair.second)], count: pair.both })
+            .map(|pair| OverlapPair { segments: [name(pair.first), name(pair.second)], count: pair.both.count() })
             .collect(),
         regions: regions
-            .map(|region| OverlapRegion { r#in: region.segments().map(name).collect(), count: region.count })
+            .map(|region| OverlapRegion { r#in: region.segments().map(name).collect(), count: region.count.count() })
             .collect(),
         as_of: AsOf::new(window, as_of),
     }))

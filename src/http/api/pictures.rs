@@ -125,7 +125,7 @@ pub async fn history(
     let points = state.history.of_until(&segment, from, to, read_step).await?;
     let mut past = PastCounts { points: &points, from, to, step, live: None };
     if is_until_now && past.has_samples() {
-        past.live = Some(state.estimator.estimate(&segment, now).await?);
+        past.live = Some(state.estimator.estimate(&segment, now).await?.count());
     }
     let chart = past.chart();
     let counted = if state.estimator.is_known(&segment, past.has_samples()).await? {
@@ -164,12 +164,12 @@ pub async fn histogram(
     let chart = last_seen::chart(&histogram, window, state.estimator.window());
     let counted = format!(
         "{} in the {}, as of {}, {} UTC",
-        format::counted(histogram.count, "user", "users"),
+        format::counted(histogram.count.count(), "user", "users"),
         format::last(window.duration()),
         format::date(now),
         format::second(now),
     );
-    let is_known = state.estimator.is_known(&segment, histogram.count > 0).await?;
+    let is_known = state.estimator.is_known(&segment, histogram.count.count() > 0).await?;
     let note = if is_known { "Each user is counted once, at the most recent visit" } else { UNKNOWN };
     Ok(picture(&state, &segment, [note, &counted], &chart, look))
 }

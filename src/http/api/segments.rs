@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::as_of::AsOf;
 use super::change::CountChange;
-use crate::domain::Window;
+use crate::domain::{Estimate, Window};
 use crate::estimator::{CountedSegment, Order};
 use crate::http::cursor;
 use crate::http::docs::openapi::{responses, schemas};
@@ -119,7 +119,14 @@ impl From<CountedSegment> for SegmentCount {
             "the segment's key in Redis is not a sorted set: another program writes to this Redis";
         let error = count.is_none().then_some(NOT_A_SEGMENT);
         let (change_1d, change_7d) = (changes.day.map(CountChange::from), changes.week.map(CountChange::from));
-        Self { segment: segment.to_string(), known: None, count, error, change_1d, change_7d }
+        Self {
+            segment: segment.to_string(),
+            known: None,
+            count: count.map(Estimate::count),
+            error,
+            change_1d,
+            change_7d,
+        }
     }
 }
 

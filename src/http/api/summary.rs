@@ -124,20 +124,20 @@ pub async fn summary(
     let now = state.synced_now().await?;
     let counted = state.estimator.estimate_with_changes(segment.clone().into_owned(), window, now).await?;
     let (count, changes) = (counted.count.unwrap_or_default(), counted.changes);
-    let known = state.estimator.is_known(&segment, count > 0).await?;
+    let known = state.estimator.is_known(&segment, count.count() > 0).await?;
     let unknown = [&segment];
     let similar = similar_names(&state, if known { &[] } else { &unknown }).await.concat();
     Ok(json(&Summary {
         segment: segment.to_string(),
         known,
         did_you_mean: similar.iter().map(ToString::to_string).collect(),
-        count,
+        count: count.count(),
         change_1d: changes.day.map(CountChange::from),
         change_7d: changes.week.map(CountChange::from),
         first_sampled_at: changes.first_sampled_at.map(|at| at.to_string()),
         last_sample: changes
             .last_sample
-            .map(|sample| LastSample { sampled_at: sample.at.to_string(), count: sample.count }),
+            .map(|sample| LastSample { sampled_at: sample.at.to_string(), count: sample.count.count() }),
         links: Links::of(&segment),
         as_of: AsOf::new(window, now),
     }))

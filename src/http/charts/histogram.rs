@@ -13,17 +13,17 @@ pub fn chart(histogram: &Histogram, window: Window, configured: Window) -> Chart
     let range = |from: Timestamp, to: Timestamp| format!("{} to {}", format::minute(from), format::minute(to));
     let lifetime = configured.duration();
     let bar = |bucket: &Bucket| Bar {
-        count: bucket.count,
+        count: bucket.count.count(),
         reading: format!(
             "Last seen {} UTC: {} ({}). They drop out {} unless they return.",
             range(bucket.from, bucket.to),
-            format::counted(bucket.count, "user", "users"),
-            format::share(bucket.count, histogram.count),
+            format::counted(bucket.count.count(), "user", "users"),
+            format::share(bucket.count.count(), histogram.count.count()),
             range(bucket.from + lifetime, bucket.to + lifetime),
         ),
     };
     let (x_ticks, unit) = ages(window, histogram.buckets.len());
-    let users = format::counted(histogram.count, "user", "users");
+    let users = format::counted(histogram.count.count(), "user", "users");
     Chart {
         label: format!("Bar chart: {users} by when they were last seen."),
         x_label: format!("Last seen, {unit} ago"),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::axis;
 use super::{Chart, DataPoint, Marks};
-use crate::domain::Timestamp;
+use crate::domain::{Estimate, Timestamp};
 use crate::estimator::history::{History, Point};
 use crate::http::format;
 
@@ -60,7 +60,7 @@ impl PastCounts<'_> {
         let length = (self.to.as_millis() - self.from.as_millis()).max(1) as f64;
         let samples = downsample(self.shown(), self.step)
             .into_iter()
-            .map(|point| (point.sampled_at.unwrap_or(point.at), point.count, false));
+            .map(|point| (point.sampled_at.unwrap_or(point.at), point.count.map(Estimate::count), false));
         let live = self.live.map(|count| (self.to, Some(count), true));
         let mut before = None;
         let mut data_point = |(time, count, is_live): (Timestamp, Option<u64>, bool)| {
@@ -90,14 +90,14 @@ impl PastCounts<'_> {
     fn week_before(&self, time: Timestamp) -> Option<u64> {
         let then = time - Self::WEEK;
         let index = self.points.partition_point(|point| point.to <= then);
-        self.points.get(index).filter(|point| point.at <= then)?.count
+        self.points.get(index).filter(|point| point.at <= then)?.count.map(Estimate::count)
     }
 
     fn label(&self, points: &[DataPoint]) -> String {
         let counts: Vec<_> = points.iter().filter_map(|point| point.count).collect();
         let range = format!("Line chart, {} to {} UTC", self.moment(self.from), self.moment(self.to));
         let (Some(first), Some(last)) = (counts.first(), counts.last()) else { return format!("{range}: no data.") };
-        let extremes = || self.shown().iter().filter_map(|point| point.count).chain(self.live);
+        let extremes = || self.shown().iter().filter_map(|point| Some(point.count?.count())).chain(self.live);
         format!(
             "{range}: from {} to {}, {}, between {} and {}.",
             format::number(*first),

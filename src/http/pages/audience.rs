@@ -118,8 +118,8 @@ fn result(definition: &Definition<'_>, counted: &CountedAudience<'_>, base_url: 
         (unknown_names(unknown, replaced))
         section #result aria-labelledby="audience" {
             h2 #audience { (words(definition)) }
-            p .figure #count data-count=(count) { (format::number(*count)) }
-            p { @if *count == 1 { "user was" } @else { "users were" } " seen in the " (format::last(definition.window.duration())) }
+            p .figure #count data-count=(count.count()) { (format::number(count.count())) }
+            p { @if count.count() == 1 { "user was" } @else { "users were" } " seen in the " (format::last(definition.window.duration())) }
             (layout::as_of(*now, None))
             (windows(definition.window, definition.configured, |window| definition.href(window)))
             (csv_link(BasePath::Pages, call.trim_start_matches('/'), "this number"))
@@ -132,9 +132,9 @@ fn result(definition: &Definition<'_>, counted: &CountedAudience<'_>, base_url: 
                     @for ((name, whole), within) in names.iter().zip(counts).zip(counts_within) {
                         tr {
                             th scope="row" { a href=(SegmentLink::over(name, definition.window()).href()) { (isolated(name)) } }
-                            td .number { (format::number(*whole)) }
-                            td .number { (format::number(*within)) }
-                            td .number { (format::share(*within, *whole)) }
+                            td .number { (format::number(whole.count())) }
+                            td .number { (format::number(within.count())) }
+                            td .number { (format::share(within.count(), whole.count())) }
                         }
                     }
                 }

@@ -27,7 +27,7 @@ pub fn histogram(name: &str, histogram: &Histogram, window: Window, configured: 
                     "Each user is counted once, at the most recent visit. This is not daily activity. Users drop out "
                     (format::span(configured.duration())) " after their last visit"
                     @if window == configured { ", so the bars on the left leave next." }
-                    @else if histogram.count == 0 { "." }
+                    @else if histogram.count.count() == 0 { "." }
                     @else {
                         ". In the CSV, leave_from and leave_to are when they leave the "
                         (format::last(window.duration())) "."
@@ -35,7 +35,7 @@ pub fn histogram(name: &str, histogram: &Histogram, window: Window, configured: 
                 }
             }
             div .body {
-                @if histogram.count > 0 { (bars(name, histogram, window, configured)) }
+                @if histogram.count.count() > 0 { (bars(name, histogram, window, configured)) }
                 @else if window < configured {
                     p .nothing { "No user was seen in the " (format::last(window.duration())) "." }
                 }
@@ -74,8 +74,8 @@ fn bars(name: &str, histogram: &Histogram, window: Window, configured: Window) -
                         tr {
                             th scope="row" { (format::marked(bucket.from)) }
                             td { (format::marked(bucket.from + lifetime)) }
-                            td .number { (format::number(bucket.count)) }
-                            td .number { (format::share(bucket.count, histogram.count)) }
+                            td .number { (format::number(bucket.count.count())) }
+                            td .number { (format::share(bucket.count.count(), histogram.count.count())) }
                         }
                     }
                 }

@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use super::chart;
 use super::links::{SegmentLink, segment_call};
 use super::ranges::{self, RANGES};
-use crate::domain::{Timestamp, Window};
+use crate::domain::{Estimate, Timestamp, Window};
 use crate::estimator::history::Point;
 use crate::http::charts::history::PastCounts;
 use crate::http::format;
@@ -156,7 +156,7 @@ fn table_by_point(points: &[Point], live: u64) -> Markup {
             tbody {
                 tr { th scope="row" { "Now" } td .number { (format::number(live)) } }
                 @for point in points.iter().rev() {
-                    tr { th scope="row" { (format::marked(point.at)) } td .number { (count(point.count)) } }
+                    tr { th scope="row" { (format::marked(point.at)) } td .number { (count(point.count.map(Estimate::count))) } }
                 }
             }
         }
@@ -174,7 +174,7 @@ fn table_by_day(points: &[Point], live: u64) -> Markup {
             tbody {
                 tr { th scope="row" { "Now" } td .number colspan="3" { (format::number(live)) } }
                 @for day in days.iter().rev() {
-                    @let counts = || day.iter().filter_map(|point| point.count);
+                    @let counts = || day.iter().filter_map(|point| Some(point.count?.count()));
                     tr {
                         th scope="row" { (format::date(day[0].at)) }
                         td .number { (count(counts().min())) }

@@ -44,7 +44,7 @@ impl Segment<'_> {
 /// Renders the page.
 pub fn page(segment: &Segment<'_>, base_url: &BaseUrl) -> Markup {
     let &Segment { name, now, window, configured, .. } = segment;
-    let count = segment.histogram.count;
+    let count = segment.histogram.count.count();
     let main = html! {
         p .back { a href="../" { "← All segments" } }
         h1 { (names::name(name)) }
@@ -113,21 +113,24 @@ mod tests {
 
     /// Returns the point of a step of an hour that begins at `at`.
     fn point(at: Timestamp, count: Option<u64>) -> Point {
-        Point { at, to: at + Duration::from_secs(3_600), sampled_at: count.map(|_| at), count }
+        Point { at, to: at + Duration::from_secs(3_600), sampled_at: count.map(|_| at), count: count.map(Into::into) }
     }
 
     fn segment(name: &str) -> Segment<'_> {
         let now = Timestamp::from_rfc3339(NOW).unwrap();
         let day = Duration::from_secs(86_400);
-        let bucket =
-            |ago: u32| Bucket { from: now - day * ago, to: now - day * (ago - 1), count: u64::from(ago) * 100 };
+        let bucket = |ago: u32| Bucket {
+            from: now - day * ago,
+            to: now - day * (ago - 1),
+            count: (u64::from(ago) * 100).into(),
+        };
         let window = Window::parse("14d").unwrap();
         let hour = Duration::from_secs(3_600);
         let point = |ago: u32| point(now - hour * ago, (ago != 5).then_some(u64::from(ago) * 1_000));
         let points = Some((0..24).rev().map(point).collect());
         Segment {
             name,
-            histogram: Histogram { count: 10_500, buckets: (1..=14).rev().map(bucket).collect() },
+            histogram: Histogram { count: 10_500.into(), buckets: (1..=14).rev().map(bucket).collect() },
             now,
             window,
             configured: window,

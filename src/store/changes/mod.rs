@@ -55,8 +55,8 @@ local function is_one_of(text, patterns)
   end
 end
 if known then
-  local earlier, sampled = { '^-$', '^%d+$', '^%d+%+%d+$' }, { '^$', '^ %d+$', '^ %d+@%d+$' }
-  local day, week, window = string.match(known, '^%d+ %d+ %d+ ([^ ]+) ([^ ]+)(.*)$')
+  local earlier, sampled = { '^-$', '^%d[%d~.]*$', '^%d[%d~.]*%+%d+$' }, { '^$', '^ %d+$', '^ %d+@%d+$' }
+  local day, week, window = string.match(known, '^%d+ %d[%d~.]* %d+ ([^ ]+) ([^ ]+)(.*)$')
   if not (day and is_one_of(day, earlier) and is_one_of(week, earlier) and is_one_of(window, sampled)) then return -1 end
 end
 ",

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::domain::{Timestamp, Window};
 use crate::store::history::Sample;
+use crate::store::history::count_text::{count_text, parse_count};
 
 /// The last sample of a segment and those before it that it is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +74,7 @@ impl ChangeRecord {
         let sample = |index: usize| match samples.get(index).map(Vec::as_slice) {
             Some([at, count]) => {
                 let at = Timestamp::from_millis(i64::try_from(number(at)?).ok()?);
-                Some(Sample { at, count: number(count)? })
+                Some(Sample { at, count: parse_count(count)? })
             }
             _ => None,
         };
@@ -85,7 +86,7 @@ impl ChangeRecord {
     /// Returns the record as text: time and count of the last sample, the time of the first one, the counts of a day
     /// and of a week before, or `-`, and the window. If an earlier sample is of a later time than exactly a day or a
     /// week before, the delay follows, as in `4188+3600`. If the window was another one before a time, this time
-    /// follows, as in `1209600@1795348800`. Times are in seconds, since ticks are at full seconds: the text is at most
+    /// follows, as in `1209600@1795348800`. An estimate has its error, as in `4779904~0.010103`. Times are in seconds, since ticks are at full seconds: the text is at most
     /// 44 bytes long, for which Redis needs no second allocation, unless counts have five digits or are delayed.
     pub(super) fn to_text(self) -> String {
         let seconds = |time: Timestamp| time.as_millis() / 1_000;
@@ -93,8 +94,8 @@ impl ChangeRecord {
         let earlier = |sample: Option<Sample>, span: Duration| match sample {
             None => "-".to_owned(),
             Some(Sample { at, count }) => match seconds(at) - seconds(last.at - span) {
-                0 => count.to_string(),
-                delay => format!("{count}+{delay}"),
+                0 => count_text(count),
+                delay => format!("{}+{delay}", count_text(count)),
             },
         };
         let (day_before, week_before) = (earlier(day_before, Self::DAY), earlier(week_before, Self::WEEK));
@@ -102,7 +103,7 @@ impl ChangeRecord {
             let since = since.map_or_else(String::new, |since| format!("@{}", seconds(since)));
             format!(" {}{since}", window.as_secs())
         });
-        format!("{} {} {} {day_before} {week_before}{window}", seconds(last.at), last.count, seconds(first))
+        format!("{} {} {} {day_before} {week_before}{window}", seconds(last.at), count_text(last.count), seconds(first))
     }
 
     /// Parses what [`Self::to_text`] returns.
@@ -110,14 +111,14 @@ impl ChangeRecord {
         let words: Vec<_> = str::from_utf8(text).ok()?.split(' ').collect();
         let [at, count, first, day_before, week_before, ref window @ ..] = words[..] else { return None };
         let time = |text: &str| Some(Timestamp::from_millis(text.parse::<i64>().ok()?.checked_mul(1_000)?));
-        let last = Sample { at: time(at)?, count: count.parse().ok()? };
+        let last = Sample { at: time(at)?, count: parse_count(count.as_bytes())? };
         let earlier = |text: &str, span: Duration| {
             if text == "-" {
                 return Some(None);
             }
             let (count, delay) = text.split_once('+').unwrap_or((text, "0"));
             let at = last.at - span + Duration::from_secs(delay.parse::<u32>().ok()?.into());
-            Some(Some(Sample { at, count: count.parse().ok()? }))
+            Some(Some(Sample { at, count: parse_count(count.as_bytes())? }))
         };
         let (day_before, week_before) = (earlier(day_before, Self::DAY)?, earlier(week_before, Self::WEEK)?);
         let window = match *window {
@@ -145,7 +146,7 @@ mod tests {
     const NOON: i64 = 1_795_348_800;
 
     fn sample(seconds: i64, count: u64) -> Option<Sample> {
-        Some(Sample { at: Timestamp::from_millis(seconds * 1_000), count })
+        Some(Sample { at: Timestamp::from_millis(seconds * 1_000), count: count.into() })
     }
 
     fn window(text: &str, since: Option<i64>) -> Option<SampledWindow> {

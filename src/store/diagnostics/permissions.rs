@@ -167,7 +167,7 @@ fn dry_run(user: &str, key_names: &KeyNames, partition: Partition, acks: WriteAc
         let dry_run = pipeline.cmd("ACL").arg("DRYRUN").arg(user);
         for word in command {
             match *word {
-                "segment" => dry_run.arg(key_names.segment(partition, "s")),
+                "segment" => dry_run.arg(key_names.segment(partition.key_of("u"), "s")),
                 "segments" => dry_run.arg(key_names.index(partition)),
                 "layout" => dry_run.arg(key_names.layout_of(partition)),
                 "history" => dry_run.arg(key_names.history("s")),

@@ -145,7 +145,7 @@ impl Store {
     async fn probable_keys(&self) -> KeySet {
         match self.recorded_layout().await {
             Ok(Some(layout)) => layout.read(),
-            _ => KeySet::first(self.partitions_for_new_set().await.unwrap_or(Partitions::ONE)),
+            _ => KeySet::first(self.partitions_for_new_set().await.unwrap_or(Partitions::ONE), self.max_members),
         }
     }
 

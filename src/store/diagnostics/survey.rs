@@ -10,7 +10,7 @@ use crate::redis::{self, Request, Slot};
 use crate::store::history::is_lease;
 use crate::store::keys::{KeyKind, OwnKey};
 use crate::store::own_keys::OwnKeys;
-use crate::store::{Coverage, Error, KeySet, Layout, MemberCounts, Partition, Partitions, Store};
+use crate::store::{Coverage, Error, KeySet, Layout, MemberCounts, Partition, Store};
 
 /// The content of a key set. A segment counts once for each partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,8 +30,8 @@ pub struct Survey {
 }
 
 impl Store {
-    /// Number of names that are surveyed in one round trip.
-    const NAMES_PER_REQUEST: usize = 500;
+    /// Number of keys that are surveyed in one round trip.
+    const KEYS_PER_REQUEST: usize = 500;
     /// Number of partitions that are surveyed concurrently.
     const SURVEY_CONCURRENCY: usize = 8;
 
@@ -79,14 +79,14 @@ impl Store {
         }
         let keysets: Vec<_> = match layout {
             Some(layout) => layout.all().collect(),
-            None => vec![KeySet::first(Partitions::ONE)],
+            None => vec![KeySet::plain()],
         };
         let OwnKeys { keys: mut own, coverage } = self.own_keys(Self::SCAN_STEPS, |_| false).await?;
         own.retain(|own| {
             let is_everywhere = [KeyKind::History, KeyKind::Change, KeyKind::Layout].contains(&own.kind);
             is_everywhere || keysets.iter().any(|keys| keys.has(own.partition))
         });
-        for own in own.chunks(Self::NAMES_PER_REQUEST) {
+        for own in own.chunks(Self::KEYS_PER_REQUEST) {
             foreign.extend(self.keys_of_other_types(own).await?);
         }
         let lease = self.key_names.lease();
@@ -123,7 +123,10 @@ impl Store {
         for (own, kind) in keys.iter().zip(kinds) {
             let Some(kind) = kind? else { continue };
             let is_own = match own.kind {
-                KeyKind::Segment(_) | KeyKind::Index | KeyKind::Tombstones => kind == "zset",
+                KeyKind::Segment(_) | KeyKind::SegmentLevel(..) | KeyKind::Index | KeyKind::Tombstones => {
+                    kind == "zset"
+                }
+                KeyKind::Depths => kind == "hash",
                 KeyKind::Layout | KeyKind::Change => kind == "string",
                 KeyKind::History if own.key == lease => kind == "string",
                 KeyKind::History => ["list", "stream"].contains(&kind.as_str()),
@@ -142,8 +145,9 @@ impl Store {
         cutoff: Timestamp,
     ) -> Result<Survey, Error> {
         let (mut survey, mut cursor) = (Survey::default(), None);
+        let names_per_request = (Self::KEYS_PER_REQUEST / partition.segment_keys().len()).max(1);
         loop {
-            let page = match self.index_of(partition, cursor.as_ref(), Self::NAMES_PER_REQUEST).await {
+            let page = match self.index_of(partition, cursor.as_ref(), names_per_request).await {
                 Err(error) if error.is_wrong_type() => {
                     survey.foreign.push(self.key_names.index(partition));
                     return Ok(survey);
@@ -160,7 +164,7 @@ impl Store {
             }
         }
         let unindexed: Vec<_> = unindexed.into_iter().collect();
-        for segments in unindexed.chunks(Self::NAMES_PER_REQUEST) {
+        for segments in unindexed.chunks(names_per_request) {
             let occupied = self.survey_segments(partition, segments, cutoff, &mut survey).await?;
             survey.unindexed.extend(occupied.into_iter().map(|segment| (partition, segment)));
         }
@@ -179,8 +183,11 @@ impl Store {
         if segments.is_empty() {
             return Ok(occupied);
         }
-        for (segment, found) in segments.iter().zip(self.count_members(partition, segments, cutoff).await?) {
-            match found {
+        let keys = partition.segment_keys();
+        let each: Vec<_> = segments.iter().flat_map(|segment| keys.clone().map(move |key| (key, segment))).collect();
+        let counts = self.count_members(partition, &each, cutoff).await?;
+        for (segment, counts) in segments.iter().zip(counts.chunks(keys.len())) {
+            match counts.iter().cloned().sum::<Result<MemberCounts, Error>>() {
                 Ok(MemberCounts { members: 0, .. }) => survey.empty += 1,
                 Ok(MemberCounts { expired, members }) => {
                     survey.segments += 1;
@@ -189,7 +196,7 @@ impl Store {
                     occupied.push(segment.clone());
                 }
                 Err(error) if error.is_wrong_type() => {
-                    survey.foreign.push(self.key_names.segment(partition, segment.as_str()))
+                    survey.foreign.push(self.key_names.segments_like(partition, segment.as_str()))
                 }
                 Err(error) => return Err(error),
             }

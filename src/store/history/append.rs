@@ -2,6 +2,7 @@
 
 use ::redis::cmd;
 
+use super::count_text::count_text;
 use super::{NamedSample, millis};
 use crate::redis::{self, Request, Slot};
 use crate::store::{Error, Store};
@@ -66,7 +67,7 @@ impl Store {
             add.arg(ADD).arg(1).arg(key).arg(millis(newest - Self::RETENTION));
             add.arg(Self::MAX_LIST_SAMPLES).arg(Self::RETENTION_AFTER_LAST.as_secs());
             for NamedSample { sample, .. } in *samples {
-                add.arg(millis(sample.at)).arg(sample.count);
+                add.arg(millis(sample.at)).arg(count_text(sample.count));
             }
             (Slot::of_any_key(key), add)
         });

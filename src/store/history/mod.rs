@@ -14,12 +14,13 @@ macro_rules! history_script {
             "\
 local key, kind = KEYS[1], redis.call('TYPE', KEYS[1]).ok
 local function is_number(text) return text and string.find(text, '^%d+$') end
+local function is_count(text) return text and string.find(text, '^%d+$') or string.find(text or '', '^%d+~%d*%.?%d*$') end
 local last
 if kind == 'list' then
   last = redis.call('LINDEX', key, -2)
   local is_even = redis.call('LLEN', key) % 2 == 0
   local first, count = redis.call('LINDEX', key, 0), redis.call('LINDEX', key, -1)
-  if not (is_even and is_number(first) and is_number(last) and is_number(count)) then return -1 end
+  if not (is_even and is_number(first) and is_number(last) and is_count(count)) then return -1 end
 elseif kind == 'stream' then
   local first = redis.call('XRANGE', key, '-', '+', 'COUNT', 1)[1]
   if first and (#first[2] ~= 2 or first[2][1] ~= 'n') then return -1 end
@@ -31,6 +32,7 @@ elseif kind ~= 'none' then return -1 end
 }
 
 mod append;
+pub(super) mod count_text;
 mod delete;
 mod lease;
 mod read;
@@ -41,7 +43,7 @@ pub(super) use self::lease::is_lease;
 pub use self::lease::{Lease, LeaseRequest};
 pub(super) use self::read::KeyType;
 use super::Store;
-use crate::domain::{SegmentName, Timestamp};
+use crate::domain::{Estimate, SegmentName, Timestamp};
 
 /// The number of users of a segment at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +51,7 @@ pub struct Sample {
     /// The time.
     pub at: Timestamp,
     /// The number of users.
-    pub count: u64,
+    pub count: Estimate,
 }
 
 /// A sample with its segment.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ::redis::{Cmd, cmd};
 
+use super::count_text::parse_count;
 use super::{Sample, millis};
 use crate::domain::{SegmentName, Timestamp};
 use crate::redis::{self, Request, Slot, parse};
@@ -175,7 +176,7 @@ fn parse_list(elements: Vec<Vec<u8>>, key: &str) -> Result<Vec<Sample>, Error> {
     let sample = |pair: &[Vec<u8>]| match pair {
         [at, count] => {
             let at = Timestamp::from_millis(i64::try_from(number(at)?).ok()?);
-            Some(Sample { at, count: number(count)? })
+            Some(Sample { at, count: parse_count(count)? })
         }
         _ => None,
     };
@@ -190,9 +191,7 @@ type StreamEntry = (String, Vec<Vec<u8>>);
 fn parse_entry((id, fields): &StreamEntry) -> Option<Sample> {
     let at = Timestamp::from_millis(id.split_once('-')?.0.parse().ok()?);
     match &fields[..] {
-        [field, count] if field == COUNT_FIELD.as_bytes() => {
-            Some(Sample { at, count: str::from_utf8(count).ok()?.parse().ok()? })
-        }
+        [field, count] if field == COUNT_FIELD.as_bytes() => Some(Sample { at, count: parse_count(count)? }),
         _ => None,
     }
 }

@@ -10,8 +10,8 @@ use crate::redis::Request;
 use crate::store::diagnostics::Survey;
 use crate::store::keys::KeyKind;
 use crate::store::own_keys::OwnKeys;
-use crate::store::partition::{KeySet, Partition, Partitions, hash};
-use crate::store::{Coverage, Error, Store};
+use crate::store::partition::{Partition, Partitions, hash};
+use crate::store::{Coverage, Error, KeySet, SegmentKey, Store};
 
 /// The keys of a database without a record that may be a data set.
 #[derive(Debug)]
@@ -73,7 +73,7 @@ impl Store {
     /// An [`Error`] if Redis didn't answer.
     pub async fn survey_unrecorded(&self, now: Timestamp) -> Result<UnrecordedData, Error> {
         let evidence = self.find_evidence().await?;
-        let plain = KeySet::first(Partitions::ONE);
+        let plain = KeySet::plain();
         let mut partitions: BTreeSet<_> = evidence.partitions.iter().copied().collect();
         partitions.extend(evidence.is_plain.then(|| plain.of(0)));
         let mut segments = BTreeMap::<_, BTreeSet<_>>::new();
@@ -94,13 +94,18 @@ impl Store {
                         segments.entry(own.partition).or_default().insert(name);
                     }
                 }
-                KeyKind::History | KeyKind::Change | KeyKind::Layout | KeyKind::Tombstones => {}
+                KeyKind::SegmentLevel(..)
+                | KeyKind::Depths
+                | KeyKind::History
+                | KeyKind::Change
+                | KeyKind::Layout
+                | KeyKind::Tombstones => {}
             }
         }
 
         let keysets = self.keysets(evidence.layout.as_ref(), &partitions, &segments).await?;
         let keysets = if keysets.is_empty() && partitions.is_empty() && evidence.has_other() {
-            vec![(KeySet::first(self.partitions_for_new_set().await?), true)]
+            vec![(KeySet::first(self.partitions_for_new_set().await?, None), true)]
         } else {
             keysets
         };
@@ -147,7 +152,7 @@ impl Store {
         partitions: &BTreeSet<Partition>,
         segments: &BTreeMap<Partition, BTreeSet<SegmentName<'static>>>,
     ) -> Result<Vec<(KeySet, bool)>, Error> {
-        let plain = KeySet::first(Partitions::ONE);
+        let plain = KeySet::plain();
         let mut keysets: Vec<_> = layout.map(|layout| (layout.read(), true)).into_iter().collect();
         if partitions.contains(&plain.of(0)) && !keysets.contains(&(plain, true)) {
             keysets.insert(0, (plain, true));
@@ -185,7 +190,7 @@ impl Store {
         let mut users = Vec::new();
         let unindexed = found.into_iter().flatten().filter(|segment| !index.contains(segment));
         for segment in index.iter().chain(unindexed.take(Self::MAX_WITNESSES)) {
-            let page = match self.members(partition, segment, None).await {
+            let page = match self.members(SegmentKey { partition, level: None }, segment, None).await {
                 Err(error) if error.is_wrong_type() => continue,
                 page => page?,
             };

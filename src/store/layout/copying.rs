@@ -10,7 +10,7 @@ use super::KnownLayout;
 use crate::domain::Timestamp;
 use crate::redis;
 use crate::store::batch::PartitionBatch;
-use crate::store::{Batch, Error, KeySet, Layout, Partition, Store, UserInSegment};
+use crate::store::{Batch, Error, KeySet, Layout, Partition, SegmentKey, Store, UserInSegment};
 
 /// Writes the members `ARGV[3..]`, each with its score before it, to the segment `KEYS[2]`, and the name `ARGV[2]` to the
 /// index `KEYS[3]`. Returns 0, or 1 if the segment has another type. Without a record, a later resharding has deleted the
@@ -44,7 +44,8 @@ impl Store {
     /// no longer in force. If a later one was in force before the call, nothing was written.
     pub async fn copy(&self, layout: &Layout, keys: KeySet, batch: &Batch) -> Result<(), Error> {
         let known = &KnownLayout::new(*layout);
-        let batches = batch.partition_batches(&self.key_names, keys, &[]);
+        self.watch_depths(known);
+        let batches = batch.partition_batches(&self.key_names, keys, &[], &self.depths);
         let batches = self.client.group_by_server(batches, |batch| batch.partition.slot()).await?;
         try_join_all(batches.into_iter().map(|batches| self.copy_to_server(batch, batches, known))).await?;
         Ok(())
@@ -62,9 +63,9 @@ impl Store {
         let (mut places, mut copies) = (Vec::new(), Vec::new());
         for of_partition in &batches {
             let partition = of_partition.partition;
-            for (segment, command) in of_partition.commands() {
-                places.push((partition, segment));
-                copies.push((partition.slot(), self.guarded_copy(&known.layout, partition, &names[segment], command)));
+            for (segment, key, command) in of_partition.commands() {
+                places.push((key, segment));
+                copies.push((partition.slot(), self.guarded_copy(&known.layout, key, &names[segment], command)));
             }
         }
         loop {
@@ -74,23 +75,36 @@ impl Store {
                 return Err(Error::LayoutChanged);
             }
             if let Some(index) = answers.iter().position(|answer| *answer == Value::Int(1)) {
-                let (partition, segment) = places[index];
-                return Err(self.foreign_key(self.key_names.segment(partition, &names[segment])));
+                let (key, segment) = places[index];
+                return Err(self.foreign_key(self.key_names.segment(key, &names[segment])));
             }
             // All are repeated: `GT` makes a copy idempotent.
             if !answers.contains(&Value::Nil) {
+                self.check_copied(&batches, names, known);
                 return Ok(());
             }
             tokio::time::sleep(Self::SLOT_PAUSE).await;
         }
     }
 
-    /// Returns a command that runs `write`, a `ZADD GT` to the segment `name` in `partition`, and adds the name to the
+    /// Checks in the background whether bounded segments of `batches`, whose members were copied, have too many.
+    fn check_copied(&self, batches: &[PartitionBatch], names: &[Box<str>], known: &KnownLayout) {
+        for of_partition in batches {
+            for command in &of_partition.member_commands {
+                let copied = u32::try_from(of_partition.visits_of(command).len()).unwrap_or(u32::MAX);
+                if self.depths.add(of_partition.partition, &names[command.segment], copied) {
+                    self.spawn_check(known, of_partition.partition, &names[command.segment]);
+                }
+            }
+        }
+    }
+
+    /// Returns a command that runs `write`, a `ZADD GT` to the segment `name` in `key`, and adds the name to the
     /// index, unless a layout later than `layout` is in force there. Its answer is then -1.
-    fn guarded_copy(&self, layout: &Layout, partition: Partition, name: &str, write: &Cmd) -> Cmd {
+    fn guarded_copy(&self, layout: &Layout, key: SegmentKey, name: &str, write: &Cmd) -> Cmd {
         let mut script = cmd("EVAL");
-        script.arg(COPY).arg(3).arg(self.key_names.layout_of(partition));
-        script.arg(self.key_names.segment(partition, name)).arg(self.key_names.index(partition));
+        script.arg(COPY).arg(3).arg(self.key_names.layout_of(key.partition));
+        script.arg(self.key_names.segment(key, name)).arg(self.key_names.index(key.partition));
         script.arg(layout.epoch()).arg(name);
         Batch::members_of(write).for_each(|word| {
             script.arg(word);
@@ -115,7 +129,7 @@ impl Store {
             let commands = removals.into_iter().map(|(partition, (user, segment), seen_at)| {
                 let mut script = cmd("EVAL");
                 script.arg(REMOVE_UNCHANGED).arg(2).arg(self.key_names.layout_of(partition));
-                script.arg(self.key_names.segment(partition, segment.as_str()));
+                script.arg(self.key_names.segment(partition.key_of(user.as_str()), segment.as_str()));
                 script.arg(known.layout.epoch()).arg(user.as_str()).arg(seen_at.as_score());
                 (partition.slot(), script)
             });

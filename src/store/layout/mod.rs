@@ -47,7 +47,7 @@ if type(known) == 'table' then
 end
 known = known or ''
 ",
-            decode_known!(),
+            $crate::store::layout::decode_known!(),
             "\
 if is_record and record.epoch > tonumber(ARGV[1]) then return -1 end
 ",
@@ -56,12 +56,15 @@ if is_record and record.epoch > tonumber(ARGV[1]) then return -1 end
     };
 }
 
+pub(in crate::store) use {decode_known, unless_later};
+
 mod adopt;
 mod copying;
 mod obstacle;
 mod recorded;
 mod refusal;
 mod resharding;
+mod segment_deletion;
 mod unrecorded;
 mod window;
 
@@ -71,9 +74,9 @@ use serde::{Deserialize, Serialize};
 pub use self::adopt::{Candidate, UnrecordedData};
 pub(super) use self::recorded::Attempt;
 pub(super) use self::refusal::Refusal;
-pub(super) use self::resharding::SegmentDeletion;
+pub(super) use self::segment_deletion::SegmentDeletion;
 pub use self::window::WindowChange;
-use super::{KeySet, Partitions};
+use super::{KeySet, MaxMembers, Partitions};
 use crate::domain::Window;
 use crate::redis;
 use crate::store::Error;
@@ -122,8 +125,8 @@ pub enum Phase {
 
 impl Layout {
     /// Returns the first layout of a new data set.
-    pub(super) fn first(partitions: Partitions) -> Self {
-        Self::of_keys(KeySet::first(partitions))
+    pub(super) fn first(partitions: Partitions, max_members: Option<MaxMembers>) -> Self {
+        Self::of_keys(KeySet::first(partitions, max_members))
     }
 
     /// Returns the first layout of a data set that has `keys`.
@@ -231,11 +234,16 @@ impl Layout {
         serde_json::from_slice(record).map_err(|_| Error::UnreadableLayout)
     }
 
-    /// Refuses the layout if the settings require another number of partitions.
-    fn check(&self, expected: Option<Partitions>) -> Result<(), Error> {
-        let is_expected = |expected| self.all().any(|keys| keys.partitions() == expected);
-        match expected {
-            Some(set) if !is_expected(set) => Err(Error::Partitions { recorded: self.read().partitions(), set }),
+    /// Refuses the layout if the settings require another number of partitions, or another maximum of members.
+    fn check(&self, partitions: Option<Partitions>, max_members: Option<MaxMembers>) -> Result<(), Error> {
+        let recorded = self.read();
+        match (partitions, max_members) {
+            (Some(set), _) if self.all().all(|keys| keys.partitions() != set) => {
+                Err(Error::Partitions { recorded: recorded.partitions(), set })
+            }
+            (_, Some(set)) if self.all().all(|keys| keys.max_members() != Some(set)) => {
+                Err(Error::MaxMembers { recorded: recorded.max_members(), set })
+            }
             _ => Ok(()),
         }
     }

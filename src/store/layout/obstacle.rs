@@ -16,7 +16,7 @@ use super::Layout;
 use crate::domain::SegmentName;
 use crate::redis::{self, Request, parse};
 use crate::store::keys::KeyKind;
-use crate::store::{Error, KeySet, Partition, Store};
+use crate::store::{Error, KeySet, Partition, SegmentKey, Store};
 
 impl Store {
     /// Number of steps of a resharding. Each increments the epoch.
@@ -42,11 +42,15 @@ impl Store {
         }
         // The scan is complete, because an operator waits for it and not a request.
         for own in self.own_keys(usize::MAX, |_| false).await?.keys {
-            if let KeyKind::Segment(name) = own.kind
-                && let Ok(name) = SegmentName::parse(name)
+            let (level, name) = match own.kind {
+                KeyKind::Segment(name) if to.max_members().is_none() => (None, name),
+                KeyKind::SegmentLevel(level, name) if to.max_members().is_some() => (Some(level), name),
+                _ => continue,
+            };
+            if let Ok(name) = SegmentName::parse(name)
                 && to.has(own.partition)
                 && names.contains(&name)
-                && self.is_foreign_segment(own.partition, &name).await?
+                && self.is_foreign_segment(SegmentKey { partition: own.partition, level }, &name).await?
             {
                 return Ok(Some(own.key));
             }
@@ -100,10 +104,11 @@ impl Store {
         Ok(None)
     }
 
-    /// Returns whether the key of a segment in `partition` exists, but has another type or is missing from the index.
-    async fn is_foreign_segment(&self, partition: Partition, name: &SegmentName<'_>) -> Result<bool, Error> {
+    /// Returns whether the key `key` of a segment exists, but has another type or is missing from the index.
+    async fn is_foreign_segment(&self, key: SegmentKey, name: &SegmentName<'_>) -> Result<bool, Error> {
+        let partition = key.partition;
         let mut members = cmd("ZCARD");
-        members.arg(self.key_names.segment(partition, name.as_str()));
+        members.arg(self.key_names.segment(key, name.as_str()));
         let mut name_score = cmd("ZSCORE");
         name_score.arg(self.key_names.index(partition)).arg(name.as_str());
         let request = Request::each([members, name_score].map(|command| (partition.slot(), command))).probe();

@@ -46,6 +46,12 @@ impl Store {
         self.layout.load().as_ref().map(|known| known.layout.read().partitions())
     }
 
+    /// Returns the number of keys that may have members of a segment; 1 if the layout is not cached yet.
+    #[must_use]
+    pub fn keys_per_segment(&self) -> usize {
+        self.layout.load().as_ref().map_or(1, |known| known.layout.read().segment_keys().count())
+    }
+
     /// Checks that the cached layout is the recorded one; otherwise reads it again. Only the first layout is compared
     /// with the number of partitions in the settings, because a resharding may change the number later.
     ///
@@ -126,7 +132,7 @@ impl Store {
                 None => self.create_layout().await?,
             };
             if self.layout.load().is_none() {
-                layout.check(self.partitions)?;
+                layout.check(self.partitions, self.max_members)?;
             }
             // After a failover to a lagging replica, a server lacks the latest steps, and partitions on other servers
             // have them. A single server has lost all records or none.
@@ -188,7 +194,7 @@ impl Store {
             }
             None => match self.unrecorded_layout().await? {
                 Some(layout) => layout,
-                None => Layout { window: self.window, ..Layout::first(self.partitions_for_new_set().await?) },
+                None => Layout { window: self.window, ..self.first_layout().await? },
             },
         };
         self.record_first(&layout).await
@@ -235,8 +241,15 @@ impl Store {
             None => self.unrecorded_layout().await?,
         };
         let Some(layout) = recorded else { return Ok(None) };
-        layout.check(self.partitions)?;
+        layout.check(self.partitions, self.max_members)?;
         Ok(Some(layout))
+    }
+
+    /// Returns the layout of a new data set, without a window.
+    pub(super) async fn first_layout(&self) -> Result<Layout, Error> {
+        // A data set of an earlier version keeps all members.
+        let max_members = if self.has_plain_keys().await? { None } else { self.max_members };
+        Ok(Layout::first(self.partitions_for_new_set().await?, max_members))
     }
 
     /// Returns the number of partitions of a data set without a record: the one in the settings, or the default for the
@@ -256,7 +269,7 @@ impl Store {
         if self.client.is_cluster() {
             return Ok(false);
         }
-        let index = self.key_names.index(KeySet::first(Partitions::ONE).of(0));
+        let index = self.key_names.index(KeySet::plain().of(0));
         let mut pipeline = pipe();
         pipeline.cmd("EXISTS").arg(&index);
         let (exists,) = self.client.send(Request::new(Slot::of_any_key(&index), pipeline)).await?.all()?;

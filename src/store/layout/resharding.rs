@@ -3,74 +3,27 @@
 
 use std::time::Duration;
 
-use ::redis::{Cmd, Pipeline, Value, cmd, pipe};
+use ::redis::{Pipeline, pipe};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use crate::domain::{SegmentName, Timestamp};
+use crate::domain::{Depth, SegmentName, Timestamp};
 use crate::redis::{self, Request};
 use crate::store::keys::scores_after;
-use crate::store::{Error, KeySet, Layout, Partition, Resharding, Store};
-
-/// Deletes the segment `KEYS[2]` and its name `ARGV[2]` in the index `KEYS[3]` in one atomic step. A member that is
-/// written before it is deleted as well; one that is written after it adds the name again. Redis frees the memory in
-/// the background. A key of another type belongs to another program and stays. If the index has another type, nothing is
-/// deleted and the script fails.
-///
-/// Returns the number of members with scores from `ARGV[3]`, or -1 for a key of another type, and whether the index had
-/// the name.
-const DELETE_SEGMENT: &str = unless_later!(
-    "\
-local names = redis.pcall('ZCARD', KEYS[3])
-if type(names) ~= 'number' then return names end
-local count = redis.pcall('ZCOUNT', KEYS[2], ARGV[3], '+inf')
-if type(count) == 'number' then
-  local unlinked = redis.pcall('UNLINK', KEYS[2])
-  if type(unlinked) == 'table' then
-    local is_forbidden = string.find(unlinked.err, \"The user executing the script can't\", 1, true)
-      or string.find(unlinked.err, 'ACL failure in script', 1, true)
-    return is_forbidden and redis.error_reply('NOPERM an ACL forbids UNLINK, which deletions of segments need') or unlinked
-  end
-elseif string.find(count.err, 'WRONGTYPE', 1, true) then count = -1
-else return count end
-return {count, redis.call('ZREM', KEYS[3], ARGV[2])}"
-);
-
-/// The result of [`Store::segment_deletion`].
-pub(in crate::store) enum SegmentDeletion {
-    /// The segment is deleted, if there was one.
-    Deleted {
-        /// The number of members that counted.
-        count: u64,
-        /// Whether the name was in the index.
-        was_indexed: bool,
-    },
-    /// The key has another type and stays. The name is not in the index.
-    ForeignKey,
-    /// A later layout is in force. Nothing was deleted.
-    Stale,
-    /// The slot is migrating. Nothing was deleted.
-    Migrating,
-}
-
-impl SegmentDeletion {
-    /// Interprets the answer, which is nil for `TRYAGAIN`.
-    pub(in crate::store) fn parse(answer: Value) -> Result<Self, redis::Error> {
-        Ok(match answer {
-            Value::Nil => Self::Migrating,
-            Value::Int(_) => Self::Stale,
-            answer => match redis::parse::<(i64, i64)>(answer)? {
-                (-1, _) => Self::ForeignKey,
-                (count, names) => Self::Deleted { count: count.unsigned_abs(), was_indexed: names > 0 },
-            },
-        })
-    }
-}
+use crate::store::layout::SegmentDeletion;
+use crate::store::{Error, KeySet, Layout, Partition, Resharding, SegmentKey, Store};
 
 /// Deletes the record `KEYS[1]` itself. Any other value belongs to another program and stays.
 const DELETE_RECORD: &str = unless_later!(
     "\
 if is_record then return redis.call('UNLINK', KEYS[1]) end
 return 0"
+);
+
+/// Deletes the depths `KEYS[2]`. A key of another type belongs to another program and stays.
+const DELETE_DEPTHS: &str = unless_later!(
+    "\
+if type(redis.pcall('HLEN', KEYS[2])) ~= 'number' then return 0 end
+return redis.call('UNLINK', KEYS[2])"
 );
 
 /// Deletes the tombstones `KEYS[2]`, which have the score 0 and a TTL. Any other key belongs to another program and
@@ -131,17 +84,25 @@ impl Store {
     }
 
     /// Counts the members of `segment` in all partitions of `keys` that were seen after `cutoff`, without confirming
-    /// the layout. A key of another type has none.
+    /// the layout. If its segments are bounded, these are the users of the levels from `depth` on. A key of another type has
+    /// none.
     ///
     /// # Errors
     ///
     /// An [`Error`] if Redis didn't answer.
-    pub async fn count_in(&self, keys: KeySet, segment: &SegmentName<'_>, cutoff: Timestamp) -> Result<u64, Error> {
-        let counting = keys.all().map(|partition| async move {
+    pub async fn count_in(
+        &self,
+        keys: KeySet,
+        segment: &SegmentName<'_>,
+        cutoff: Timestamp,
+        depth: Depth,
+    ) -> Result<u64, Error> {
+        let is_counted = |key: &SegmentKey| key.level.is_none_or(|level| depth.keeps(level));
+        let counting = keys.segment_keys().filter(is_counted).map(|key| async move {
             let mut pipeline = pipe();
-            let key = self.key_names.segment(partition, segment.as_str());
-            pipeline.cmd("ZCOUNT").arg(key).arg(scores_after(cutoff)).arg("+inf");
-            match self.client.send(Request::new(partition.slot(), pipeline)).await?.all::<(u64,)>() {
+            let name = self.key_names.segment(key, segment.as_str());
+            pipeline.cmd("ZCOUNT").arg(name).arg(scores_after(cutoff)).arg("+inf");
+            match self.client.send(Request::new(key.partition.slot(), pipeline)).await?.all::<(u64,)>() {
                 Err(error) if error.is_wrong_type() => Ok::<_, Error>(0),
                 counts => Ok(counts?.0),
             }
@@ -177,7 +138,7 @@ impl Store {
                 break;
             }
             let deletions =
-                page.segments.iter().map(|segment| self.segment_deletion(layout, partition, segment, "-inf"));
+                page.segments.iter().map(|segment| self.segment_deletion(layout, partition, segment, "-inf", None));
             let deletions = deletions.map(|deletion| (partition.slot(), deletion));
             let request = Request::each(deletions).nil_for(redis::Error::is_try_again);
             let before = deleted;
@@ -185,12 +146,17 @@ impl Store {
                 match SegmentDeletion::parse(answer?)? {
                     SegmentDeletion::Deleted { .. } | SegmentDeletion::ForeignKey => deleted += 1,
                     SegmentDeletion::Stale => return Err(Error::LayoutChanged),
-                    SegmentDeletion::Migrating => {}
+                    SegmentDeletion::OtherDepth | SegmentDeletion::Migrating => {}
                 }
             }
             if deleted == before {
                 tokio::time::sleep(Self::SLOT_PAUSE).await;
             }
+        }
+        if partition.bound().is_some() {
+            // Segments that have no members may have a depth.
+            self.delete_unless_later(layout, partition, DELETE_DEPTHS, &[&record, &self.key_names.depths(partition)])
+                .await?;
         }
         self.delete_tombstones_of(layout, partition).await?;
         // With one partition, the copy is the record itself, which stays.
@@ -198,22 +164,6 @@ impl Store {
             self.delete_unless_later(layout, partition, DELETE_RECORD, &[&record]).await?;
         }
         Ok(deleted)
-    }
-
-    /// Returns a command that deletes `segment` in `partition` unless a layout later than `layout` is in force there. Its
-    /// answer is a [`SegmentDeletion`] with the number of members from the score `first`.
-    pub(in crate::store) fn segment_deletion(
-        &self,
-        layout: &Layout,
-        partition: Partition,
-        segment: &SegmentName<'_>,
-        first: &str,
-    ) -> Cmd {
-        let mut script = cmd("EVAL");
-        script.arg(DELETE_SEGMENT).arg(3).arg(self.key_names.layout_of(partition));
-        script.arg(self.key_names.segment(partition, segment.as_str())).arg(self.key_names.index(partition));
-        script.arg(layout.epoch()).arg(segment.as_str()).arg(first);
-        script
     }
 
     /// Deletes the tombstones of `partition`, unless a layout later than `layout` is in force there.

@@ -43,7 +43,7 @@ impl Store {
     /// [`Error`] if Redis didn't answer.
     pub(super) async fn unrecorded_layout(&self) -> Result<Option<Layout>, Error> {
         let evidence = self.find_evidence().await?;
-        let plain = KeySet::first(Partitions::ONE).of(0);
+        let plain = KeySet::plain().of(0);
         let first = self.key_names.index(plain);
         let found = match &evidence {
             Evidence { layout: Some(layout), is_plain, .. } => {
@@ -57,18 +57,17 @@ impl Store {
                 format!("`{}`", self.key_names.index(partitions[0]))
             }
             Evidence { other: Some(OwnKey { partition, .. }), .. } if *partition != plain => {
-                format!("`{}`", self.key_names.segment(*partition, "*"))
+                format!("`{}`", self.key_names.segments_like(*partition, "*"))
             }
             Evidence { is_plain: false, other: None, .. } => return Ok(None),
             Evidence { is_plain, .. } if self.is_private => match self.unindexed_segment(plain).await? {
                 Some(key) => format!("`{key}`, a segment that is missing from `{first}`,"),
                 None => {
-                    let partitions = if *is_plain { Partitions::ONE } else { self.partitions_for_new_set().await? };
-                    return Ok(Some(Layout::first(partitions)));
+                    return Ok(Some(self.first_layout().await?));
                 }
             },
             Evidence { other: Some(OwnKey { kind: KeyKind::Segment(_), .. }), .. } => {
-                format!("`{}`", self.key_names.segment(plain, "*"))
+                format!("`{}`", self.key_names.segments_like(plain, "*"))
             }
             Evidence { other: Some(_), .. } => format!("`{}`", self.key_names.history("*")),
             Evidence { other: None, .. } => format!("`{first}`"),
@@ -87,8 +86,8 @@ impl Store {
     ///
     /// [`Error::Unrecorded`] if the index is foreign. Another [`Error`] if Redis didn't answer.
     pub(super) async fn refuse_foreign_index(&self, layout: &Layout) -> Result<(), Error> {
-        let plain = KeySet::first(Partitions::ONE);
-        if self.is_private || !layout.in_use().any(|keys| keys == plain) {
+        let plain = KeySet::plain();
+        if self.is_private || !layout.in_use().any(KeySet::is_plain) {
             return Ok(());
         }
         let index = self.key_names.index(plain.of(0));

@@ -18,9 +18,9 @@ use ::redis::{Pipeline, pipe};
 
 pub use self::member::{Member, MembersCursor};
 use self::page::PageSearch;
-pub use self::pages::PartitionPage;
+pub use self::pages::KeyPage;
 use super::Error;
-use super::{Partition, Store};
+use super::{Partition, SegmentKey, Store};
 use crate::domain::{SegmentName, Timestamp, UserId};
 use crate::redis::Request;
 
@@ -42,7 +42,7 @@ impl Store {
     /// Overlap of pages of names, as [`PageSearch`] has one.
     const NAMES_OVERLAP: usize = 25;
 
-    /// Returns a page of the members of `segment` in `partition` after `cursor`, or the first page. All pages together
+    /// Returns a page of the members of `segment` in `key` after `cursor`, or the first page. All pages together
     /// contain every member that was present throughout, at least once. A member that is visited again moves to the end
     /// and is returned again.
     ///
@@ -51,26 +51,26 @@ impl Store {
     /// An [`Error`] if Redis didn't answer.
     pub async fn members(
         &self,
-        partition: Partition,
+        key: SegmentKey,
         segment: &SegmentName<'_>,
         cursor: Option<&MembersCursor>,
     ) -> Result<MembersPage, Error> {
-        let (page, next) = self.page(partition, segment, cursor).await?;
+        let (page, next) = self.page(key, segment, cursor).await?;
         Ok(MembersPage { members: page.into_iter().filter_map(Member::into_visit).collect(), next })
     }
 
-    /// Returns the position before all members of `segment` in `partition` that were seen after `cutoff`.
+    /// Returns the position before all members of `segment` in `key` that were seen after `cutoff`.
     ///
     /// # Errors
     ///
     /// An [`Error`] if Redis didn't answer.
     pub async fn members_after(
         &self,
-        partition: Partition,
+        key: SegmentKey,
         segment: &SegmentName<'_>,
         cutoff: Timestamp,
     ) -> Result<MembersCursor, Error> {
-        self.cursor_after(partition, segment, Member::last_at(cutoff)).await
+        self.cursor_after(key, segment, Member::last_at(cutoff)).await
     }
 
     /// Returns the names of a page of members that were seen after `cutoff`, including names that are not a valid
@@ -81,21 +81,21 @@ impl Store {
     /// An [`Error`] if Redis didn't answer.
     pub async fn member_names(
         &self,
-        partition: Partition,
+        key: SegmentKey,
         segment: &SegmentName<'_>,
         cutoff: Timestamp,
         cursor: &MembersCursor,
     ) -> Result<(Vec<Vec<u8>>, Option<MembersCursor>), Error> {
         let rank = cursor.rank.saturating_sub(Self::NAMES_OVERLAP);
-        let key = self.key_names.segment(partition, segment.as_str());
-        if let Some((first, last, names)) = self.names_from(partition, &key, rank).await?
+        let name = self.key_names.segment(key, segment.as_str());
+        if let Some((first, last, names)) = self.names_from(key.partition, &name, rank).await?
             && first.score > cutoff.into()
             && (first <= cursor.last || rank == 0)
             && last > cursor.last
         {
             return Ok((names, Some(MembersCursor { last, rank: rank + Self::NAMES })));
         }
-        let (page, next) = self.page(partition, segment, Some(cursor)).await?;
+        let (page, next) = self.page(key, segment, Some(cursor)).await?;
         Ok((page.into_iter().map(|member| member.name).collect(), next))
     }
 
@@ -135,16 +135,16 @@ impl Store {
     /// Returns the page after `cursor` and the start of the next one.
     async fn page(
         &self,
-        partition: Partition,
+        key: SegmentKey,
         segment: &SegmentName<'_>,
         cursor: Option<&MembersCursor>,
     ) -> Result<(Vec<Member>, Option<MembersCursor>), Error> {
-        let mut search = PageSearch::new(partition, cursor, Self::PAGE);
+        let mut search = PageSearch::new(key, cursor, Self::PAGE);
         loop {
             let mut pipeline = pipe();
-            pipeline.add_command(search.command(&self.key_names.segment(partition, segment.as_str())));
+            pipeline.add_command(search.command(&self.key_names.segment(key, segment.as_str())));
             let (members,): (Vec<(Vec<u8>, f64)>,) =
-                self.client.send(Request::new(partition.slot(), pipeline)).await?.all()?;
+                self.client.send(Request::new(key.partition.slot(), pipeline)).await?.all()?;
             match search.page(members) {
                 Some(page) => return Ok(page),
                 None => self.retry(&mut search, segment).await?,
@@ -152,15 +152,15 @@ impl Store {
         }
     }
 
-    /// Returns the number of members of `segment` in `partition`, including expired ones.
+    /// Returns the number of members of `segment` in `key`, including expired ones.
     ///
     /// # Errors
     ///
     /// An [`Error`] if Redis didn't answer.
-    pub async fn members_kept(&self, partition: Partition, segment: &SegmentName<'_>) -> Result<u64, Error> {
+    pub async fn members_kept(&self, key: SegmentKey, segment: &SegmentName<'_>) -> Result<u64, Error> {
         let mut pipeline = pipe();
-        pipeline.cmd("ZCARD").arg(self.key_names.segment(partition, segment.as_str()));
-        let (members,) = self.client.send(Request::new(partition.slot(), pipeline)).await?.all()?;
+        pipeline.cmd("ZCARD").arg(self.key_names.segment(key, segment.as_str()));
+        let (members,) = self.client.send(Request::new(key.partition.slot(), pipeline)).await?.all()?;
         Ok(members)
     }
 }

@@ -5,12 +5,12 @@ use ::redis::{Cmd, cmd, pipe};
 use super::{Member, MembersCursor};
 use crate::domain::SegmentName;
 use crate::redis::Request;
-use crate::store::{Error, Partition, Store};
+use crate::store::{Error, SegmentKey, Store};
 
-/// The search for the members of a partition after a position. Its command reads members by rank, and may have to be
+/// The search for the members of a key after a position. Its command reads members by rank, and may have to be
 /// repeated at another rank.
 pub(super) struct PageSearch {
-    pub(super) partition: Partition,
+    pub(super) key: SegmentKey,
     /// The position; `None` is the start.
     after: Option<Member>,
     rank: usize,
@@ -23,15 +23,15 @@ impl PageSearch {
     const OVERLAP: usize = 20;
 
     /// Begins the search for up to `size` members after `cursor`, including the overlap.
-    pub(super) fn new(partition: Partition, cursor: Option<&MembersCursor>, size: usize) -> Self {
+    pub(super) fn new(key: SegmentKey, cursor: Option<&MembersCursor>, size: usize) -> Self {
         let (after, rank) = cursor.map_or((None, 0), |cursor| (Some(cursor.last.clone()), cursor.rank));
-        Self { partition, after, rank: rank.saturating_sub((size / Self::OVERLAP).max(1)), size }
+        Self { key, after, rank: rank.saturating_sub((size / Self::OVERLAP).max(1)), size }
     }
 
-    /// Returns the command that reads members of `key`.
-    pub(super) fn command(&self, key: &str) -> Cmd {
+    /// Returns the command that reads members of the key `name`.
+    pub(super) fn command(&self, name: &str) -> Cmd {
         let mut command = cmd("ZRANGE");
-        command.arg(key).arg(self.rank).arg(self.rank + self.size - 1).arg("WITHSCORES");
+        command.arg(name).arg(self.rank).arg(self.rank + self.size - 1).arg("WITHSCORES");
         command
     }
 
@@ -63,7 +63,7 @@ impl Store {
     /// Looks up the rank at which `search` continues.
     pub(super) async fn retry(&self, search: &mut PageSearch, segment: &SegmentName<'_>) -> Result<(), Error> {
         let rank = match &search.after {
-            Some(position) => self.rank_after(search.partition, segment, position).await?,
+            Some(position) => self.rank_after(search.key, segment, position).await?,
             None => 0,
         };
         search.retry_at(rank);
@@ -73,34 +73,29 @@ impl Store {
     /// Returns the cursor after `position`, which need not be a member.
     pub(super) async fn cursor_after(
         &self,
-        partition: Partition,
+        key: SegmentKey,
         segment: &SegmentName<'_>,
         position: Member,
     ) -> Result<MembersCursor, Error> {
-        let rank = self.rank_after(partition, segment, &position).await?;
+        let rank = self.rank_after(key, segment, &position).await?;
         Ok(MembersCursor { last: position, rank })
     }
 
     /// Returns the rank of the first member after `position`.
-    async fn rank_after(
-        &self,
-        partition: Partition,
-        segment: &SegmentName<'_>,
-        position: &Member,
-    ) -> Result<usize, Error> {
-        let (key, score) = (self.key_names.segment(partition, segment.as_str()), position.score.as_unix_seconds());
+    async fn rank_after(&self, key: SegmentKey, segment: &SegmentName<'_>, position: &Member) -> Result<usize, Error> {
+        let (name, score) = (self.key_names.segment(key, segment.as_str()), position.score.as_unix_seconds());
         let mut pipeline = pipe();
-        pipeline.cmd("ZCOUNT").arg(&key).arg("-inf").arg(format!("({score}"));
-        pipeline.cmd("ZCOUNT").arg(&key).arg("-inf").arg(score);
+        pipeline.cmd("ZCOUNT").arg(&name).arg("-inf").arg(format!("({score}"));
+        pipeline.cmd("ZCOUNT").arg(&name).arg("-inf").arg(score);
         let (mut low, mut high): (usize, usize) =
-            self.client.send(Request::new(partition.slot(), pipeline)).await?.all()?;
+            self.client.send(Request::new(key.partition.slot(), pipeline)).await?.all()?;
         // Members with the same score are in the order of their names. An import may have given it to millions.
         while low < high {
             let middle = low.midpoint(high);
             let mut pipeline = pipe();
-            pipeline.cmd("ZRANGE").arg(&key).arg(middle).arg(middle).arg("WITHSCORES");
+            pipeline.cmd("ZRANGE").arg(&name).arg(middle).arg(middle).arg("WITHSCORES");
             let (member,): (Vec<(Vec<u8>, f64)>,) =
-                self.client.send(Request::new(partition.slot(), pipeline)).await?.all()?;
+                self.client.send(Request::new(key.partition.slot(), pipeline)).await?.all()?;
             let is_before = member.into_iter().next().is_some_and(|member| Member::from_pair(member) <= *position);
             *if is_before { &mut low } else { &mut high } = middle + usize::from(is_before);
         }

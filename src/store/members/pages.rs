@@ -1,4 +1,6 @@
-//! Pages of members of all partitions.
+//! Pages of members of several keys.
+
+use std::collections::BTreeSet;
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
@@ -7,16 +9,16 @@ use super::{Member, MembersCursor};
 use crate::domain::SegmentName;
 use crate::redis::{Request, parse};
 use crate::store::layout::{Attempt, KnownLayout};
-use crate::store::{Error, KeySet, Partition, Store};
+use crate::store::{Error, KeySet, SegmentKey, Store};
 
-/// The members of a partition after a cursor, and the cursor after them; `None` at the end.
-pub type PartitionPage = (Vec<Member>, Option<MembersCursor>);
+/// The members of a key after a cursor, and the cursor after them; `None` at the end.
+pub type KeyPage = (Vec<Member>, Option<MembersCursor>);
 
 impl Store {
     /// Cursors that are looked up concurrently.
     const CURSORS: usize = 16;
 
-    /// Returns the cursors after `position` in the partitions of `keys`.
+    /// Returns the cursors after `position` in each of `keys`.
     ///
     /// # Errors
     ///
@@ -24,16 +26,16 @@ impl Store {
     pub async fn cursors_after(
         &self,
         segment: &SegmentName<'_>,
-        keys: KeySet,
+        keys: impl IntoIterator<Item = SegmentKey>,
         position: &Member,
-    ) -> Result<Vec<(Partition, MembersCursor)>, Error> {
-        let cursors = keys.all().map(|partition| async move {
-            Ok((partition, self.cursor_after(partition, segment, position.clone()).await?))
-        });
+    ) -> Result<Vec<(SegmentKey, MembersCursor)>, Error> {
+        let cursors = keys
+            .into_iter()
+            .map(|key| async move { Ok((key, self.cursor_after(key, segment, position.clone()).await?)) });
         stream::iter(cursors).buffered(Self::CURSORS).try_collect().await
     }
 
-    /// Returns a page of up to `size` members after each of `cursors`, whose partitions belong to `keys`; `None` if
+    /// Returns a page of up to `size` members after each of `cursors`, which belong to `keys`; `None` if
     /// counts read another key set now. As for [`Self::members`], all pages together have every member that was present
     /// throughout.
     ///
@@ -46,19 +48,18 @@ impl Store {
         &self,
         segment: &SegmentName<'_>,
         keys: KeySet,
-        cursors: &[(Partition, MembersCursor)],
+        cursors: &[(SegmentKey, MembersCursor)],
         size: usize,
-    ) -> Result<Option<Vec<PartitionPage>>, Error> {
+    ) -> Result<Option<Vec<KeyPage>>, Error> {
         self.with_layout(|known| async move {
             if known.layout.read() != keys {
                 return Ok(Attempt::Committed(None));
             }
             let searches = cursors.iter().enumerate();
-            let searches = searches
-                .map(|(index, (partition, cursor))| (index, PageSearch::new(*partition, Some(cursor), size)))
-                .collect();
-            let servers = self.client.group_by_server(searches, |(_, search)| search.partition.slot()).await?;
-            let mut pages: Vec<_> = cursors.iter().map(|_| PartitionPage::default()).collect();
+            let searches =
+                searches.map(|(index, (key, cursor))| (index, PageSearch::new(*key, Some(cursor), size))).collect();
+            let servers = self.client.group_by_server(searches, |(_, search)| search.key.partition.slot()).await?;
+            let mut pages: Vec<_> = cursors.iter().map(|_| KeyPage::default()).collect();
             for mut searches in servers {
                 while !searches.is_empty() {
                     let start = searches.len().saturating_sub((Self::PAGE / size).max(1));
@@ -82,7 +83,7 @@ impl Store {
         .await
     }
 
-    /// Runs the commands of `searches`, whose partitions are on one server.
+    /// Runs the commands of `searches`, whose keys are on one server.
     async fn run(
         &self,
         searches: &[(usize, PageSearch)],
@@ -90,10 +91,10 @@ impl Store {
         known: &KnownLayout,
     ) -> Result<Attempt<Vec<Vec<(Vec<u8>, f64)>>>, Error> {
         let commands = searches.iter().map(|(_, search)| {
-            let key = self.key_names.segment(search.partition, segment.as_str());
-            (search.partition.slot(), search.command(&key))
+            let name = self.key_names.segment(search.key, segment.as_str());
+            (search.key.partition.slot(), search.command(&name))
         });
-        let partitions = searches.iter().map(|(_, search)| search.partition);
+        let partitions: BTreeSet<_> = searches.iter().map(|(_, search)| search.key.partition).collect();
         let request = Request::each(commands).and_then_read(self.key_names.layout_reads(partitions));
         let [members, layouts] = self.client.send(request).await?.into_steps();
         if !known.are_confirmed_by(layouts)? {

@@ -39,6 +39,7 @@ const ABANDONED: &str = "abandoned";
 pub struct VisitMetrics {
     accepted: Counter,
     expired: Counter,
+    sampled_out: Counter,
     rejected: Family,
     failed: Family,
 }
@@ -48,6 +49,7 @@ impl VisitMetrics {
         Self {
             accepted: counter!("estimator_visits_accepted_total"),
             expired: counter!("estimator_visits_expired_total"),
+            sampled_out: counter!("estimator_visits_sampled_out_total"),
             rejected: Family::new(
                 "estimator_visits_rejected_total",
                 "reason",
@@ -65,6 +67,11 @@ impl VisitMetrics {
     /// Counts visits outside the window.
     pub fn expired(&self, visits: u64) {
         self.expired.increment(visits);
+    }
+
+    /// Counts accepted visits that their segments don't keep, because they keep a sample.
+    pub fn sampled_out(&self, visits: u64) {
+        self.sampled_out.increment(visits);
     }
 
     /// Counts a rejected visit.

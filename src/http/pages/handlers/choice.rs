@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::super::error;
 use super::super::similar::UnknownName;
-use crate::domain::SegmentName;
+use crate::domain::{Estimate, SegmentName};
 use crate::estimator::ListQuery;
 use crate::estimator::overlap::{OverlapError, Overlaps};
 use crate::http::extract::query::Parameters;
@@ -53,9 +53,9 @@ pub async fn suggestions(state: &Arc<AppState>) -> Result<Vec<String>> {
 pub async fn find_unknown<'a>(
     state: &AppState,
     segments: &'a [SegmentName<'static>],
-    counts: &[u64],
+    counts: &[Estimate],
 ) -> Result<Vec<UnknownName<'a>>> {
-    let counted: Vec<_> = segments.iter().zip(counts).map(|(segment, count)| (segment, *count > 0)).collect();
+    let counted: Vec<_> = segments.iter().zip(counts).map(|(segment, count)| (segment, count.count() > 0)).collect();
     let known = state.estimator.are_known(&counted).await?;
     let unknown = segments.iter().zip(known).filter(|(_, is_known)| !is_known);
     let unknown: Vec<_> = unknown.map(|(segment, _)| segment).collect();

@@ -105,7 +105,8 @@ async fn similar(state: &AppState, part: &str) -> Vec<SegmentName<'static>> {
 
 /// Returns the count of the largest segment of all, or of those on the page if too many lists are running.
 async fn largest(state: &AppState, query: &ListQuery, found: &List, now: Timestamp) -> Result<u64> {
-    let max = |list: &List| list.segments.iter().filter_map(|counted| counted.count).max().unwrap_or_default();
+    let max =
+        |list: &List| list.segments.iter().filter_map(|counted| Some(counted.count?.count())).max().unwrap_or_default();
     let is_first =
         query.order == Order::Count && query.cursor.is_none() && query.prefix.is_empty() && query.contains.is_empty();
     if is_first {
@@ -128,7 +129,7 @@ async fn trends(
     let from = now - ranges::duration(DEFAULT_DAYS);
     let step = state.history.step_for(from, now, MAX_POINTS);
     let points = state.history.of_each(segments, from, now, step).await?;
-    let counts = |points: Vec<Point>| points.into_iter().map(|point| point.count).collect();
+    let counts = |points: Vec<Point>| points.into_iter().map(|point| Some(point.count?.count())).collect();
     // A key of another type leaves only its own row without a sparkline.
     Ok(points.into_iter().map(|points| points.map(counts).unwrap_or_default()).collect())
 }

@@ -104,7 +104,7 @@ pub async fn segment(
     const MAX_READ: u64 = 100_000;
     let now = state.synced_now().await?;
     let histogram = state.estimator.histogram(&name, window, histogram::buckets(window), now).await?;
-    if !state.estimator.is_known(&name, histogram.count > 0).await? {
+    if !state.estimator.is_known(&name, histogram.count.count() > 0).await? {
         return Ok(html(unknown::page(name.as_str(), &similar_names(&state, &[&name]).await.concat())));
     }
     let changes = state.estimator.changes_of(&[&name], now).await?[0];
@@ -118,6 +118,7 @@ pub async fn segment(
     };
     let configured = state.estimator.window();
     let live = if window == configured { histogram.count } else { state.estimator.estimate(&name, now).await? };
+    let live = live.count();
     let moment = match at.map(|at| at.resolve(now)) {
         Some(at) => moment(&state, &name, at).await?,
         None => None,
@@ -161,5 +162,5 @@ async fn leaving(state: &AppState, segment: &SegmentName<'_>, all: u64, now: Tim
     let shorter = state.estimator.window().duration().checked_sub(DAY).map(Window::new);
     let Some(Ok(shorter)) = shorter else { return Ok(None) };
     let staying = state.estimator.estimate_within(segment, shorter, now).await?;
-    Ok(Some(all.saturating_sub(staying)))
+    Ok(Some(all.saturating_sub(staying.count())))
 }

@@ -133,7 +133,7 @@ fn table(list: &List<'_>) -> Markup {
                             }
                             th .name scope="row" { a href={ "pages/" (SegmentLink::over(segment, list.shorter_window()).href()) } { (name(segment)) } }
                             @if let Some(count) = row.counted.count {
-                                td .number { (format::number(count)) (spark::meter(count, list.largest)) }
+                                td .number { (format::number(count.count())) (spark::meter(count.count(), list.largest)) }
                             } @else {
                                 td .number title="The segment’s key in Redis is not a sorted set: another program writes to this Redis." { "no count" }
                             }
@@ -214,7 +214,7 @@ mod tests {
     fn row(segment: &str, count: u64, trend: &[Option<u64>]) -> Row {
         let segment = SegmentName::parse(segment.to_owned()).unwrap();
         Row {
-            counted: CountedSegment { segment, count: Some(count), changes: Changes::default() },
+            counted: CountedSegment { segment, count: Some(count.into()), changes: Changes::default() },
             trend: trend.to_vec(),
         }
     }

@@ -97,7 +97,7 @@ pub fn form(selection: &Selection<'_>) -> Markup {
 
 fn result(selection: &Selection<'_>, comparison: &Comparison<'_>, base_url: &BaseUrl) -> Markup {
     let (names, Comparison { overlap, now, unknown }) = (&selection.names[..], comparison);
-    let &Overlap { any, all, .. } = overlap;
+    let (any, all) = (overlap.any.count(), overlap.all.count());
     let (in_all, in_any) =
         if names.len() == 2 { ("In both", "In either") } else { ("In every segment", "In at least one") };
     let call = links::with_segments("/overlap", names, selection.window());
@@ -135,7 +135,7 @@ fn legend(names: &[&str], overlap: &Overlap, window: Option<Window>) -> Markup {
                 li {
                     span .letter { (letter) }
                     a href=(SegmentLink::over(name, window).href()) { (isolated(name)) }
-                    span .muted { " " (format::counted(*count, "user", "users")) }
+                    span .muted { " " (format::counted(count.count(), "user", "users")) }
                 }
             }
         }
@@ -160,9 +160,16 @@ mod tests {
 
     fn comparison<'a>(unknown: Vec<UnknownName<'a>>) -> Comparison<'a> {
         let pairs = vec![Pair { first: 0, second: 1, both: 200 }];
-        let regions = [(0b01, 800), (0b10, 300), (0b11, 200)].map(|(mask, count)| Region { mask, count }).to_vec();
+        let regions =
+            [(0b01, 800), (0b10, 300), (0b11, 200)].map(|(mask, count)| Region { mask, count: count.into() }).to_vec();
         Comparison {
-            overlap: Overlap { any: 1_300, all: 200, counts: vec![1_000, 500], pairs, regions },
+            overlap: Overlap {
+                any: 1_300.into(),
+                all: 200.into(),
+                counts: vec![1_000.into(), 500.into()],
+                pairs,
+                regions,
+            },
             now: Timestamp::from_rfc3339("2026-11-22T10:00:00Z").unwrap(),
             unknown,
         }

@@ -58,20 +58,20 @@ pub fn pairs(names: &[&str], overlap: &Overlap, window: Option<Window>) -> Marku
 /// one, the users in none of the segments are unknown, and the lift would be too low.
 fn base(overlap: &Overlap) -> Option<usize> {
     let has_pairs_beside_it = overlap.counts.len() > 2;
-    overlap.counts.iter().position(|count| has_pairs_beside_it && *count == overlap.any)
+    overlap.counts.iter().position(|count| has_pairs_beside_it && count.count() == overlap.any.count())
 }
 
 fn cell(overlap: &Overlap, row: usize, column: usize, base: Option<usize>) -> Markup {
-    let whole = overlap.counts[row];
+    let whole = overlap.counts[row].count();
     if row == column {
         return html! { td .self data-count=(whole) { (format::number(whole)) small { "total" } } };
     }
     let cell = (row.min(column), row.max(column));
     let pair = overlap.pairs.iter().find(|pair| (pair.first, pair.second) == cell);
-    let both = pair.map(|pair| pair.both).unwrap_or_default();
+    let both = pair.map(|pair| pair.both.count()).unwrap_or_default();
     // Every segment is independent of the base: its lift is 1.
     let is_pair = base.is_some_and(|base| ![row, column].contains(&base));
-    let lift = lift(both, whole, overlap.counts[column], overlap.any).filter(|_| is_pair);
+    let lift = lift(both, whole, overlap.counts[column].count(), overlap.any.count()).filter(|_| is_pair);
     html! {
         td class=(tint(both, whole)) data-count=(both) {
             (format::number(both))
@@ -110,8 +110,14 @@ mod tests {
     use crate::estimator::overlap::Pair;
 
     fn overlap(any: u64, counts: &[u64], pairs: &[(usize, usize, u64)]) -> Overlap {
-        let pairs = pairs.iter().map(|&(first, second, both)| Pair { first, second, both }).collect();
-        Overlap { any, all: 0, counts: counts.to_vec(), pairs, regions: Vec::new() }
+        let pairs = pairs.iter().map(|&(first, second, both)| Pair { first, second, both: both.into() }).collect();
+        Overlap {
+            any: any.into(),
+            all: 0.into(),
+            counts: counts.iter().map(|count| (*count).into()).collect(),
+            pairs,
+            regions: Vec::new(),
+        }
     }
 
     #[test]

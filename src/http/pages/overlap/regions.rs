@@ -44,7 +44,7 @@ pub fn regions(names: &[&str], overlap: &Overlap, window: Option<Window>) -> Mar
             @if overlap.regions.is_empty() { p .nothing { "No users in these segments." } }
             @else {
                 p .note {
-                    "Each user is in one row: in all segments with a dot, and in none of the others. The rows add up to " (format::number(overlap.any)) "."
+                    "Each user is in one row: in all segments with a dot, and in none of the others. The rows add up to " (format::number(overlap.any.count())) "."
                 }
                 (table("regions", "Users in exactly each combination of the segments", shown))
                 @if !others.is_empty() {
@@ -59,23 +59,23 @@ pub fn regions(names: &[&str], overlap: &Overlap, window: Option<Window>) -> Mar
 }
 
 fn row(names: &[&str], overlap: &Overlap, region: Region, window: Option<Window>) -> Markup {
-    let largest = overlap.regions.first().map_or(1, |largest| largest.count);
+    let largest = overlap.regions.first().map_or(1, |largest| largest.count.count());
     let (mut inside, mut outside) = (Vec::new(), Vec::new());
     for (index, name) in names.iter().enumerate() {
         let side = if region.segments().any(|segment| segment == index) { &mut inside } else { &mut outside };
         side.push(*name);
     }
     html! {
-        tr data-count=(region.count) {
+        tr data-count=(region.count.count()) {
             th scope="row" title=(description(&inside, &outside)) {
                 (dots(names.len(), region))
                 span .said { (description(&inside, &outside)) }
             }
-            td .number { a href=(audience_link([&inside, &[], &outside], window)) { (format::number(region.count)) } }
-            td .number { (format::share(region.count, overlap.any)) }
+            td .number { a href=(audience_link([&inside, &[], &outside], window)) { (format::number(region.count.count())) } }
+            td .number { (format::share(region.count.count(), overlap.any.count())) }
             td .bars {
                 svg aria-hidden="true" width="100%" height="12" {
-                    rect .fill width=(percent(region.count as f64 / largest as f64)) height="12" rx="1" {}
+                    rect .fill width=(percent(region.count.count() as f64 / largest as f64)) height="12" rx="1" {}
                 }
             }
         }
@@ -126,7 +126,7 @@ mod tests {
 
     fn overlap(regions: &[(u8, u64)]) -> Overlap {
         let regions: Vec<_> = regions.iter().map(|&(mask, count)| Region { mask, count }).collect();
-        let any = regions.iter().map(|region| region.count).sum();
+        let any = regions.iter().map(|region| region.count.count()).sum();
         Overlap { any, all: 0, counts: Vec::new(), pairs: Vec::new(), regions }
     }
 
