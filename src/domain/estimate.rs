@@ -1,5 +1,6 @@
 //! A number of users, exact or estimated from a sample.
 
+use std::fmt;
 use std::iter::Sum;
 use std::ops::Add;
 
@@ -81,6 +82,14 @@ impl Estimate {
 // A variance is never NaN.
 impl Eq for Estimate {}
 
+/// Formats the number, and the error of an estimate in percent: `4779904 ± 1.0 %`.
+impl fmt::Display for Estimate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.count)?;
+        self.error_95().map_or(Ok(()), |error| write!(f, " ± {:.1} %", 100.0 * error))
+    }
+}
+
 /// An estimate from a sample equals no number.
 impl PartialEq<u64> for Estimate {
     fn eq(&self, count: &u64) -> bool {
@@ -152,6 +161,12 @@ mod tests {
         let rest = Estimate::sampled(100, depth(4)).without(Estimate::sampled(30, depth(4)));
         assert_eq!(rest, Estimate::sampled(70, depth(4)));
         assert_eq!(Estimate::exact(3).without(Estimate::exact(5)), Estimate::exact(0));
+    }
+
+    #[test]
+    fn display_shows_the_error_of_an_estimate() {
+        let texts = [Estimate::exact(42), Estimate::sampled(37_343, depth(7))].map(|estimate| estimate.to_string());
+        assert_eq!(texts, ["42", "4779904 ± 1.0 %"]);
     }
 
     #[test]

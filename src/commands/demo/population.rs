@@ -205,7 +205,7 @@ mod tests {
             let hours = if name.as_str() == "podcasts" { 4 * 24 } else { 14 * 24 + 1 };
             assert_eq!(history.len(), hours, "{name}");
             // `now` is a full hour.
-            assert_eq!(history.last(), Some(&Sample { at: NOON, count: members.len() as u64 }), "{name}");
+            assert_eq!(history.last(), Some(&Sample { at: NOON, count: (members.len() as u64).into() }), "{name}");
             assert!(history.windows(2).all(|pair| pair[1].at == pair[0].at + Duration::from_secs(3_600)), "{name}");
         }
     }
@@ -226,7 +226,8 @@ mod tests {
         };
         assert!(day(7) > day(6), "{} on a Sunday, {} on the Monday after it", day(7), day(6));
         assert!(day(8) > 3 * day(9) / 2, "{} on a Saturday, {} on the Friday before it", day(8), day(9));
-        let grown = segments.iter().filter(|segment| segment.history[0].count < segment.members.len() as u64).count();
+        let grown =
+            segments.iter().filter(|segment| segment.history[0].count.count() < segment.members.len() as u64).count();
         assert!((50..270).contains(&grown), "{grown} of 320 have grown");
     }
 
@@ -273,9 +274,10 @@ mod tests {
         assert_eq!((visitors.name.as_str(), visitors.members.len()), ("visitors", 5_000));
         let members = visitors.members.iter().map(|(user, last_seen)| (user.as_str(), *last_seen));
         assert_eq!(members.collect::<HashMap<_, _>>(), last_visits);
-        let largest =
-            |hour: usize| others.iter().filter_map(|segment| segment.history.get(hour)).map(|it| it.count).max();
-        assert!(visitors.history.iter().enumerate().all(|(hour, it)| Some(it.count) >= largest(hour)));
+        let largest = |hour: usize| {
+            others.iter().filter_map(|segment| segment.history.get(hour)).map(|it| it.count.count()).max()
+        };
+        assert!(visitors.history.iter().enumerate().all(|(hour, it)| Some(it.count.count()) >= largest(hour)));
     }
 
     #[test]
@@ -283,9 +285,9 @@ mod tests {
         let segments = population(7);
         let (new, ended) = (of(&segments, "podcasts"), of(&segments, "radio"));
         assert!(new.members.iter().all(|(_, last_seen)| *last_seen > NOON - 4 * DAY));
-        assert!(new.history[0].at > NOON - 4 * DAY && new.history[0].count < new.members.len() as u64 / 10);
+        assert!(new.history[0].at > NOON - 4 * DAY && new.history[0].count.count() < new.members.len() as u64 / 10);
         assert!(ended.members.iter().all(|(_, last_seen)| *last_seen < NOON - 9 * DAY));
-        let week_before = ended.history.iter().find(|sample| sample.at == NOON - 7 * DAY).unwrap().count;
+        let week_before = ended.history.iter().find(|sample| sample.at == NOON - 7 * DAY).unwrap().count.count();
         let now = ended.members.len() as u64;
         assert!(now * 10 < week_before * 7, "{week_before} a week before, {now} now");
     }

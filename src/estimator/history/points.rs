@@ -247,7 +247,7 @@ mod tests {
         let samples =
             [(22 * HOUR, 5), (23 * HOUR, 6)].map(|(at, count)| Sample { at: time(at), count: Estimate::exact(count) });
         let points = Steps::of(time(0), time(30 * HOUR), Duration::from_secs(24 * 3_600)).points(&samples);
-        let point = |day: i64, sampled_at, count| Point {
+        let point = |day: i64, sampled_at, count: Option<u64>| Point {
             at: time(24 * day * HOUR),
             to: time(24 * (day + 1) * HOUR),
             sampled_at,

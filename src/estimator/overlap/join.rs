@@ -223,20 +223,25 @@ mod tests {
 
     use super::super::mask_estimates::{MaskEstimates, Overlap, Pair, Region};
     use super::*;
+    use crate::domain::{Depth, Estimate};
 
     /// Runs all passes over `segments`, in slices. Returns the overlap and the number of passes.
     fn join(segments: &[Vec<Vec<u8>>], max_bytes: usize) -> (Overlap, usize) {
-        let (mut sum, mut range, mut passes) = (MaskCounts::new(segments.len()), Some(HashRange::ALL), 0);
+        let (mut sum, mut range, mut passes) = (MaskEstimates::new(segments.len()), Some(HashRange::ALL), 0);
         while let Some(wanted) = range {
             let mut join = HashJoin::new(segments.len(), wanted, max_bytes);
             for (index, ids) in segments.iter().enumerate() {
                 ids.chunks(7).for_each(|slice| join.add(index, slice));
             }
-            sum.add(join.counts());
+            sum.add(join.counts(), Depth::ZERO);
             range = join.range().next();
             passes += 1;
         }
         (sum.overlap(), passes)
+    }
+
+    fn exact(users: usize) -> Estimate {
+        Estimate::exact(users as u64)
     }
 
     /// Computes the overlap with sets.
@@ -246,18 +251,19 @@ mod tests {
         let mut pairs = Vec::new();
         for first in 0..sets.len() {
             for second in first + 1..sets.len() {
-                pairs.push(Pair { first, second, both: sets[first].intersection(&sets[second]).count() as u64 });
+                pairs.push(Pair { first, second, both: exact(sets[first].intersection(&sets[second]).count()) });
             }
         }
         let mask_of = |id: &&&Vec<u8>| (0..sets.len()).filter(|&n| sets[n].contains(**id)).map(|n| 1 << n).sum::<u8>();
         let mut by_mask = BTreeMap::new();
         all.iter().map(mask_of).for_each(|mask| *by_mask.entry(mask).or_default() += 1);
-        let mut regions: Vec<_> = by_mask.into_iter().map(|(mask, count)| Region { mask, count }).collect();
-        regions.sort_by_key(|region| Reverse(region.count));
+        let mut regions: Vec<_> =
+            by_mask.into_iter().map(|(mask, count)| Region { mask, count: exact(count) }).collect();
+        regions.sort_by_key(|region| Reverse(region.count.count()));
         Overlap {
-            any: all.len() as u64,
-            all: all.iter().filter(|id| sets.iter().all(|set| set.contains(**id))).count() as u64,
-            counts: sets.iter().map(|set| set.len() as u64).collect(),
+            any: exact(all.len()),
+            all: exact(all.iter().filter(|id| sets.iter().all(|set| set.contains(**id))).count()),
+            counts: sets.iter().map(|set| exact(set.len())).collect(),
             pairs,
             regions,
         }

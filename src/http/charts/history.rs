@@ -136,7 +136,7 @@ mod tests {
     fn samples(from: &str, counts: impl IntoIterator<Item = Option<u64>>) -> Vec<Point> {
         let point = |(index, count): (u32, Option<u64>)| {
             let at = time(from) + HOUR * index;
-            Point { at, to: at + HOUR, sampled_at: count.map(|_| at), count }
+            Point { at, to: at + HOUR, sampled_at: count.map(|_| at), count: count.map(Into::into) }
         };
         (0..).zip(counts).map(point).collect()
     }
@@ -209,7 +209,7 @@ mod tests {
     fn point_has_the_time_of_its_sample() {
         let (at, sampled_at) = (time("2026-11-22T10:00:00Z"), time("2026-11-22T10:09:00Z"));
         let to = time("2026-11-22T10:10:00Z");
-        let points = [Point { at, to, sampled_at: Some(sampled_at), count: Some(7) }];
+        let points = [Point { at, to, sampled_at: Some(sampled_at), count: Some(7.into()) }];
         let chart = past(&points, "2026-11-22T10:00:00Z", "2026-11-22T11:00:00Z", None).chart();
         assert_eq!(readings(&chart), ["22 Nov 10:09 UTC: 7 users"]);
         let Marks::Line(points) = &chart.marks else { panic!("{chart:?}") };

@@ -189,7 +189,11 @@ mod tests {
     fn result_has_the_count_the_segments_and_the_request() {
         let definition = Definition { window: Window::parse("7d").unwrap(), ..definition(&["a & b"], &["c"], &["d"]) };
         let counted = CountedAudience {
-            count: AudienceCount { count: 120, counts: vec![480, 1_000, 0], counts_within: vec![120, 90, 0] },
+            count: AudienceCount {
+                count: 120.into(),
+                counts: [480, 1_000, 0].map(Into::into).to_vec(),
+                counts_within: [120, 90, 0].map(Into::into).to_vec(),
+            },
             now: Timestamp::from_rfc3339("2026-11-22T10:00:00Z").unwrap(),
             unknown: Vec::new(),
         };

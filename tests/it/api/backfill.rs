@@ -32,7 +32,7 @@ impl Backfill {
             estimator.record(visit(user, "sports", now), now).await.unwrap();
         }
         let before = store.propagate_layout().await.unwrap();
-        let (old, new) = (before.keys(), before.keys().sibling(Partitions::parse("8").unwrap()));
+        let (old, new) = (before.keys(), before.keys().sibling(Partitions::parse("8").unwrap(), None));
         let layout =
             store.change_layout(&before, old, Some(Resharding { to: new, phase: Phase::Backfill })).await.unwrap();
         Self { store, estimator, layout, old, new }
@@ -42,7 +42,13 @@ impl Backfill {
     pub async fn read_page(&self) -> Batch {
         let mut batch = Batch::default();
         for partition in self.old.all() {
-            for (user_id, seen_at) in self.store.members(partition, &segment("sports"), None).await.unwrap().members {
+            for (user_id, seen_at) in self
+                .store
+                .members(partition.segment_keys().next().unwrap(), &segment("sports"), None)
+                .await
+                .unwrap()
+                .members
+            {
                 batch.add(&Visit { user_id, segment: segment("sports"), seen_at });
             }
         }

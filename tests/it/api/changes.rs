@@ -46,7 +46,7 @@ async fn add_history(store: &Store, name: &str, samples: &[(i64, u64)]) {
         .iter()
         .map(|&(hours, count)| NamedSample {
             segment: segment(name).into_owned(),
-            sample: Sample { at: noon_plus(-hours * HOUR), count },
+            sample: Sample { at: noon_plus(-hours * HOUR), count: count.into() },
         })
         .collect();
     assert_eq!(store.add_samples(&samples).await, Ok(samples.len() as u64));
@@ -99,7 +99,7 @@ async fn sample_compares_with_a_day_and_a_week_before(
     sample(&store, NOON).await;
     let changes = changes(&store, "sports", NOON).await;
     assert_eq!((changes.day, changes.week), (day, week));
-    assert_eq!(changes.last_sample, Some(Sample { at: NOON, count: 3 }));
+    assert_eq!(changes.last_sample, Some(Sample { at: NOON, count: 3.into() }));
     let first = if is_stream { -2_000 } else { samples.first().map_or(0, |(hours, _)| -hours) };
     assert_eq!(changes.first_sampled_at, Some(noon_plus(first * HOUR)));
 }
@@ -304,7 +304,7 @@ async fn list_and_counts_show_changes() {
     let samples: Vec<_> = [("news", 7, 3), ("sports", 7, 9), ("sports", 1, 0)]
         .map(|(name, days, count)| NamedSample {
             segment: segment(name).into_owned(),
-            sample: Sample { at: tick - Duration::from_secs(days * 86_400), count },
+            sample: Sample { at: tick - Duration::from_secs(days * 86_400), count: count.into() },
         })
         .into();
     store.add_samples(&samples).await.unwrap();
@@ -347,7 +347,7 @@ async fn counts_and_summary_show_the_change_to_zero_of_an_emptied_segment() {
     let samples: Vec<_> = [("gone", 86_400, 4), ("gone", 0, 3), ("kept", 86_400, 1), ("kept", 0, 1)]
         .map(|(name, seconds, count)| NamedSample {
             segment: segment(name).into_owned(),
-            sample: Sample { at: hour_ago - Duration::from_secs(seconds), count },
+            sample: Sample { at: hour_ago - Duration::from_secs(seconds), count: count.into() },
         })
         .into();
     store.add_samples(&samples).await.unwrap();

@@ -149,7 +149,7 @@ async fn list_and_counts_have_changes_as_numbers_and_nulls_as_empty_cells() {
     let samples: Vec<_> = [(86_400, 4), (0, 3)]
         .map(|(seconds, count)| NamedSample {
             segment: segment("sports").into_owned(),
-            sample: Sample { at: now - Duration::from_secs(seconds), count },
+            sample: Sample { at: now - Duration::from_secs(seconds), count: count.into() },
         })
         .into();
     store.add_samples(&samples).await.unwrap();

@@ -73,7 +73,7 @@ async fn histories_are_read_from_all_servers_of_a_cluster() {
     let samples = names.iter().zip(1_u64..).flat_map(|(name, count)| {
         let sample = |hours: i64| NamedSample {
             segment: segment(name).into_owned(),
-            sample: Sample { at: noon_plus(hours * 3_600_000), count: count * 10 + hours as u64 },
+            sample: Sample { at: noon_plus(hours * 3_600_000), count: (count * 10 + hours as u64).into() },
         };
         [sample(0), sample(1)]
     });

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rstest::rstest;
-use segment_estimator::domain::{SegmentName, Timestamp, Window};
+use segment_estimator::domain::{Estimate, SegmentName, Timestamp, Window};
 use segment_estimator::estimator::Estimator;
 use segment_estimator::estimator::clock::Clock;
 use segment_estimator::estimator::history::{History, HistorySampler, Interval, SampleOutcome};
@@ -38,11 +38,11 @@ async fn record_visits(store: &Store, visits: &[(&str, &str)]) {
 
 async fn counts(store: Store, name: &str, from: i64, to: i64) -> Vec<Option<u64>> {
     let points = history(store).of(&segment(name), noon_plus(from), noon_plus(to), STEP).await.unwrap();
-    points.into_iter().map(|point| point.count).collect()
+    points.into_iter().map(|point| Some(point.count?.count())).collect()
 }
 
 fn sample(name: &str, at: Timestamp, count: u64) -> NamedSample {
-    NamedSample { segment: SegmentName::parse(name.to_owned()).unwrap(), sample: Sample { at, count } }
+    NamedSample { segment: SegmentName::parse(name.to_owned()).unwrap(), sample: Sample { at, count: count.into() } }
 }
 
 #[tokio::test]
@@ -291,7 +291,7 @@ async fn history_of_each_keeps_the_given_order() {
     let histories: Vec<_> = histories.into_iter().map(Result::unwrap).collect();
     for (n, points) in (0..30).rev().zip(&histories) {
         // The last sample of each of the two days.
-        let counts: Vec<_> = points.iter().map(|point| point.count).collect();
+        let counts: Vec<_> = points.iter().map(|point| point.count.map(Estimate::count)).collect();
         assert_eq!(counts, [Some(n * 1_000 + 35), Some(n * 1_000 + 59)], "{n}");
         assert_eq!(points[0].at, midnight);
     }
@@ -519,7 +519,7 @@ async fn history_works_on_a_cluster_for_any_segment_name() {
     let segments = names.map(|name| SegmentName::parse(name.to_owned()).unwrap());
     let histories = history(store).of_each(&segments, NOON, NOON, STEP).await.unwrap();
     for (name, points) in names.iter().zip(histories) {
-        assert_eq!(points.unwrap()[0].count, Some(2), "{name}");
+        assert_eq!(points.unwrap()[0].count, Some(2.into()), "{name}");
     }
 }
 
@@ -537,7 +537,7 @@ async fn recorder_with_a_clock_ahead_samples_the_present() {
     let running = tokio::spawn(HistoryRecorder::new(estimator, month_ahead, history.clone()).run());
     eventually("there are samples of the present", async || {
         let points = history.of(&segment("sports"), now, Timestamp::now(), Duration::from_secs(1)).await.unwrap();
-        points.iter().any(|point| point.count == Some(1))
+        points.iter().any(|point| point.count == Some(1.into()))
     })
     .await;
     running.abort();

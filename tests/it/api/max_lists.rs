@@ -45,7 +45,7 @@ fn by_count(limit: usize) -> ListQuery {
 }
 
 fn pairs(list: &List) -> Vec<(String, u64)> {
-    list.segments.iter().map(|one| (one.segment.to_string(), one.count.unwrap())).collect()
+    list.segments.iter().map(|one| (one.segment.to_string(), one.count.unwrap().count())).collect()
 }
 
 type Listing = JoinHandle<Result<List, Error>>;

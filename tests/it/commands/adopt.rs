@@ -39,7 +39,7 @@ fn lose(redis: &Redis, ends: &[&str]) {
 async fn users(redis: &Redis) -> u64 {
     let (estimator, mut users) = (estimator(redis.store(), None), 0);
     for name in ["s0", "s1", "s2"] {
-        users += estimator.estimate(&segment(name), NOON).await.unwrap();
+        users += estimator.estimate(&segment(name), NOON).await.unwrap().count();
     }
     users
 }

@@ -35,12 +35,12 @@ async fn demo_fills_an_empty_data_set_with_histories_that_end_in_the_counts() {
     let hour = std::time::Duration::from_secs(60 * 60);
     let (mut total, mut points, mut changing) = (0, 0, 0);
     for name in &names {
-        let count = estimator.estimate(&segment(name), now).await.unwrap();
+        let count = estimator.estimate(&segment(name), now).await.unwrap().count();
         assert_eq!(count, members(&redis, name).len() as u64, "{name}");
         let known = history.of(&segment(name), now - 14 * day + hour, now, hour).await.unwrap();
         // The new segment has no samples of the time before it.
         let known = known.iter().skip_while(|point| name == "podcasts" && point.count.is_none());
-        let counts: Vec<_> = known.map(|point| point.count.unwrap()).collect();
+        let counts: Vec<_> = known.map(|point| point.count.unwrap().count()).collect();
         // Users may join and leave after the last point, which is up to two hours ago if an hour begins during the
         // test.
         assert!(counts.last().unwrap().abs_diff(count) <= 2 + count / 5, "{name}: {count} after {:?}", counts.last());
@@ -86,7 +86,7 @@ async fn demo_tells_of_a_new_segment_one_that_ended_and_related_ones() {
     assert!(radio.changes.week.unwrap().relative().unwrap() < -0.25, "{radio:?}");
     assert!(shrinking.iter().take(3).any(|counted| counted.segment.as_str() == "radio"), "{:?}", &shrinking[..3]);
     let histogram = estimator.histogram(&segment("radio"), estimator.window(), 14, now).await.unwrap();
-    let counts: Vec<_> = histogram.buckets.iter().map(|bucket| bucket.count).collect();
+    let counts: Vec<_> = histogram.buckets.iter().map(|bucket| bucket.count.count()).collect();
     assert!(counts[..4].iter().sum::<u64>() > 0 && counts[5..] == [0; 9], "{counts:?}");
 
     // The last two lines name related topics, and a sub-segment and its topic.
@@ -125,10 +125,10 @@ async fn demo_fills_a_data_set_with_a_shorter_window() {
     let history = History::new(redis.store(), Interval::parse("1h").unwrap());
     let hour = std::time::Duration::from_secs(60 * 60);
     for name in redis.call::<Vec<String>>(&["ZRANGE", "segments", "0", "-1"]) {
-        let count = estimator.estimate(&segment(&name), now).await.unwrap();
+        let count = estimator.estimate(&segment(&name), now).await.unwrap().count();
         assert_eq!(count, members(&redis, &name).len() as u64, "{name}");
         let known = history.of(&segment(&name), now - 2 * hour, now, hour).await.unwrap();
-        let last = known.iter().rev().find_map(|point| point.count).unwrap();
+        let last = known.iter().rev().find_map(|point| point.count).unwrap().count();
         assert!(last.abs_diff(count) <= 2 + count / 5, "{name}: {count} after {last}");
     }
     assert_eq!(redis.store().layout().await.unwrap().window(), Some(Window::parse("3d").unwrap()));

@@ -161,7 +161,7 @@ async fn delete_keys_and_change_layout_refuse_an_outdated_layout() {
     app.record("u1", "sports").await;
     let store = redis.store();
     let before = store.propagate_layout().await.unwrap();
-    let target = before.keys().sibling(Partitions::parse("8").unwrap());
+    let target = before.keys().sibling(Partitions::parse("8").unwrap(), None);
     repartition(&folder, &redis, "8");
 
     assert_eq!(store.delete_keys(&before, target).await, Err(Error::LayoutChanged));
@@ -189,7 +189,7 @@ async fn copy_with_an_outdated_layout_brings_nothing_back(#[case] from: &str, #[
     }
     let store = redis.store();
     let before = store.propagate_layout().await.unwrap();
-    let target = before.keys().sibling(Partitions::parse(to).unwrap());
+    let target = before.keys().sibling(Partitions::parse(to).unwrap(), None);
     let resharding = Some(Resharding { to: target, phase: Phase::Backfill });
     let backfill = store.change_layout(&before, before.keys(), resharding).await.unwrap();
     store.copy(&backfill, target, &page).await.unwrap();
@@ -217,7 +217,7 @@ async fn delete_keys_leaves_a_foreign_value_of_a_record_key(#[case] foreign: &[&
     let redis = Redis::start();
     let store = redis.store();
     let before = store.propagate_layout().await.unwrap();
-    let target = before.keys().sibling(Partitions::parse("8").unwrap());
+    let target = before.keys().sibling(Partitions::parse("8").unwrap(), None);
     redis.call::<()>(&["ZADD", "{p03}:segments", "0", "sports"]);
     redis.call::<()>(&["ZADD", "{p03}:segment:sports", "1", "u1"]);
     redis.call::<()>(foreign);

@@ -140,7 +140,7 @@ async fn segments_dashboard_reads_members_that_the_api_answers() {
     let (store, tick) = (redis.store(), Interval::DEFAULT.tick(Timestamp::now()));
     let sample = |days: u64| NamedSample {
         segment: segment("sports").into_owned(),
-        sample: Sample { at: tick - Duration::from_secs(days * 86_400), count: 1 },
+        sample: Sample { at: tick - Duration::from_secs(days * 86_400), count: 1.into() },
     };
     store.add_samples(&[sample(7), sample(1), sample(0)]).await.unwrap();
     store.update_changes(&[(&segment("sports"), tick)], redis.estimator("14d").window()).await.unwrap();

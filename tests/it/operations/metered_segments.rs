@@ -100,7 +100,10 @@ async fn week_before_is_that_of_the_history() {
     record(&estimator, "sports", 2).await;
     record(&estimator, "news", 2).await;
     let week_before = NOON - Duration::from_secs(7 * 86_400);
-    let sample = |at, count| NamedSample { segment: segment("sports").into_owned(), sample: Sample { at, count } };
+    let sample = |at, count: u64| NamedSample {
+        segment: segment("sports").into_owned(),
+        sample: Sample { at, count: count.into() },
+    };
     let store = redis.store();
     store.add_samples(&[sample(week_before, 7), sample(NOON, 3)]).await.unwrap();
     store.update_changes(&[(&segment("sports"), NOON)], Window::parse("14d").unwrap()).await.unwrap();

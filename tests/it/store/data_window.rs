@@ -46,7 +46,7 @@ async fn fill(estimator: &Estimator, users: i64) {
 }
 
 async fn count(estimator: &Estimator) -> u64 {
-    estimator.estimate(&segment("sports"), NOON).await.unwrap()
+    estimator.estimate(&segment("sports"), NOON).await.unwrap().count()
 }
 
 fn command(redis: &Redis, arguments: &[&str]) -> (tempfile::TempDir, Command) {
@@ -105,11 +105,12 @@ async fn prune_that_began_before_the_window_was_extended_removes_nothing(#[case]
     assert_eq!(count_of(&estimator(&redis, partitions, "100s"), "many").await, 3_000);
 
     let cutoff = window("5s").cutoff(NOON);
-    for partition in before.read().all() {
+    for key in before.read().segment_keys() {
+        let partition = key.partition;
         for name in ["few", "many", "plateau"] {
-            let slice = store.remove_expired_slice(&before, partition, &segment(name), cutoff).await;
+            let slice = store.remove_expired_slice(&before, key, &segment(name), cutoff).await;
             assert_eq!(slice, Err(Error::LayoutChanged), "{name}");
-            let removed = store.remove_all_expired(&before, partition, &[&segment(name)], cutoff).await;
+            let removed = store.remove_all_expired(&before, partition, &[(key, &segment(name))], cutoff).await;
             assert_eq!(removed, Err(Error::LayoutChanged), "{name}");
         }
     }
@@ -151,7 +152,7 @@ async fn short_layout(short: &Estimator, store: &Store) -> Layout {
 }
 
 async fn count_of(estimator: &Estimator, name: &str) -> u64 {
-    estimator.estimate(&segment(name), NOON).await.unwrap()
+    estimator.estimate(&segment(name), NOON).await.unwrap().count()
 }
 
 #[rstest]
@@ -234,7 +235,7 @@ async fn count_unifies_different_records_of_one_epoch(#[case] at_layout: usize) 
     ]);
     let instances = [estimator, redis.estimator("14d"), redis.estimator("7d")];
     for instance in instances.iter().chain(&instances) {
-        assert_eq!(instance.estimate(&segment("sports"), NOON).await, Ok(20));
+        assert_eq!(instance.estimate(&segment("sports"), NOON).await, Ok(20.into()));
         instance.record(visit("u1", "sports", NOON), NOON).await.unwrap();
     }
     let [first, rest @ ..] = ["layout", "{p00}:layout", "{p01}:layout"].map(|key| redis.call::<String>(&["GET", key]));
@@ -280,7 +281,7 @@ async fn window_set_extends_but_does_not_shorten_during_a_move(#[case] phase: Ph
     fill(&redis.estimator("14d"), 20).await;
     let store = redis.store();
     let before = store.propagate_layout().await.unwrap();
-    let to = before.keys().sibling(Partitions::parse("4").unwrap());
+    let to = before.keys().sibling(Partitions::parse("4").unwrap(), None);
     store.change_layout(&before, before.keys(), Some(Resharding { to, phase })).await.unwrap();
     let record: String = redis.call(&["GET", "layout"]);
     let (_folder, mut set) = command(&redis, &["window", "set", "1d", "--yes"]);
@@ -373,7 +374,7 @@ async fn repartition_keeps_the_window_and_resumes_after_an_extension() {
 
     let store = redis.store();
     let before = store.propagate_layout().await.unwrap();
-    let to = before.keys().sibling(Partitions::parse("2").unwrap());
+    let to = before.keys().sibling(Partitions::parse("2").unwrap(), None);
     store.change_layout(&before, before.keys(), Some(Resharding { to, phase: Phase::Backfill })).await.unwrap();
     let eight = redis.estimator("8d");
     assert_eq!(count(&eight).await, 20);
@@ -390,7 +391,7 @@ async fn delete_user_keeps_the_tombstone_for_the_window_of_the_data_set() {
     fill(&long, 1).await;
     let store = redis.store();
     let before = store.propagate_layout().await.unwrap();
-    let to = before.keys().sibling(Partitions::parse("2").unwrap());
+    let to = before.keys().sibling(Partitions::parse("2").unwrap(), None);
     store.change_layout(&before, before.keys(), Some(Resharding { to, phase: Phase::Backfill })).await.unwrap();
     short.delete_user(&segment_estimator::domain::UserId::parse("u0").unwrap()).await.unwrap();
     let tombstones: Vec<String> = redis.call(&["KEYS", "*forgotten"]);

@@ -78,7 +78,7 @@ async fn replay(estimator: &Estimator, events: &[Event]) {
                 assert!(deleted.is_known || deleted.count == 0, "{event:?}");
                 model.retain(|(of, _), _| *of != at);
                 let again = estimator.delete_segment(&segment(SEGMENTS[at]), false, now).await.unwrap();
-                assert_eq!(again, DeletedSegment { is_known: false, count: 0 });
+                assert_eq!(again, DeletedSegment { is_known: false, count: 0.into() });
             }
         }
         for (at, name) in SEGMENTS.iter().enumerate() {

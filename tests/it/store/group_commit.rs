@@ -242,15 +242,15 @@ async fn estimate_batches_counts_and_deduplicates_them() {
         outcome(recording).await.unwrap();
     }
     for count in [first, second] {
-        assert_eq!(count.await.unwrap(), Ok(0));
+        assert_eq!(count.await.unwrap(), Ok(0.into()));
     }
     for (name, count) in later {
         match (name, in_time("the count", count).await.unwrap()) {
-            ("sports", count) => assert_eq!(count, Ok(1)),
+            ("sports", count) => assert_eq!(count, Ok(1.into())),
             ("broken", count) => {
                 assert!(matches!(count, Err(store::Error::Redis(redis::Error::WrongType { .. }))), "{count:?}")
             }
-            (_, count) => assert_eq!(count, Ok(0)),
+            (_, count) => assert_eq!(count, Ok(0.into())),
         }
     }
     assert_eq!(redis.calls("zcount"), 4, "one for each segment");
@@ -273,5 +273,5 @@ async fn estimate_includes_visits_acknowledged_before_the_call() {
     for recording in in_flight {
         outcome(recording).await.unwrap();
     }
-    assert_eq!((before.await.unwrap(), after.await.unwrap()), (Ok(0), Ok(1)));
+    assert_eq!((before.await.unwrap(), after.await.unwrap()), (Ok(0.into()), Ok(1.into())));
 }

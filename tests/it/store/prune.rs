@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use segment_estimator::domain::{Timestamp, Window};
 use segment_estimator::estimator::Estimator;
 use segment_estimator::redis::{Client, Limits, RedisUrl};
-use segment_estimator::store::{KeySet, Partitions, Store};
+use segment_estimator::store::{KeySet, Store};
 use tokio::task::JoinSet;
 
 use crate::helpers::{NOON, Redis, TIMEOUT, TestApp, eventually, noon_plus, segment, settings, visit};
@@ -33,10 +33,13 @@ fn fill(redis: &Redis, name: &str, members: usize, score: impl Fn(usize) -> Time
 
 /// Prunes `name` slice by slice, and returns the size of each slice.
 async fn slices(store: &Store, name: &str, cutoff: Timestamp) -> Vec<u64> {
-    let (plain, mut sizes) = (KeySet::first(Partitions::ONE).all().next().unwrap(), Vec::new());
+    let (plain, mut sizes) = (KeySet::plain().all().next().unwrap(), Vec::new());
     let layout = store.layout().await.unwrap();
     loop {
-        let slice = store.remove_expired_slice(&layout, plain, &segment(name), cutoff).await.unwrap();
+        let slice = store
+            .remove_expired_slice(&layout, plain.segment_keys().next().unwrap(), &segment(name), cutoff)
+            .await
+            .unwrap();
         sizes.push(slice.removed);
         if slice.is_done {
             return sizes;

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::test_runner::{Config, TestRunner};
-use segment_estimator::store::{KeySet, MembersCursor, Partition, Partitions, Store};
+use segment_estimator::store::{KeySet, MembersCursor, SegmentKey, Store};
 
 use segment_estimator::domain::Timestamp;
 
 use crate::helpers::{Redis, segment};
 
-fn plain() -> Partition {
-    KeySet::first(Partitions::ONE).all().next().unwrap()
+fn plain() -> SegmentKey {
+    KeySet::plain().segment_keys().next().unwrap()
 }
 
 /// Returns the members of all pages. Calls `between` after each page.

@@ -290,7 +290,7 @@ async fn adopt_requires_the_number_of_partitions_if_users_fit_several_or_none() 
     let message = String::from_utf8(output.stderr).unwrap();
     assert!(message.contains("fit several numbers of partitions (4, 8"), "{message}");
     stdout_of(command(folder.path(), &["adopt", "--yes"], &url).args(["--partitions", "4"]));
-    assert_eq!(redis.estimator("14d").estimate(&segment("sports"), NOON).await, Ok(1));
+    assert_eq!(redis.estimator("14d").estimate(&segment("sports"), NOON).await, Ok(1.into()));
 
     // A key left over from more partitions, in a partition that its user doesn't belong to.
     for n in 1..49 {
@@ -314,7 +314,7 @@ async fn adopt_requires_the_number_of_partitions_if_users_fit_several_or_none() 
         assert!(message.contains("nothing was changed: "), "{message}");
     }
     stdout_of(command(folder.path(), &["adopt", "--yes"], &url).args(four));
-    assert_eq!(redis.estimator("14d").estimate(&segment("sports"), NOON).await, Ok(50));
+    assert_eq!(redis.estimator("14d").estimate(&segment("sports"), NOON).await, Ok(50.into()));
 }
 
 #[rstest]
@@ -354,7 +354,7 @@ async fn record_by_concurrent_instances_creates_one_data_set() {
         for recorded in futures_util::future::join_all(starting.collect::<Vec<_>>()).await {
             recorded.unwrap().unwrap();
         }
-        assert_eq!(redis.estimator("14d").estimate(&segment("sports"), NOON).await, Ok(20));
+        assert_eq!(redis.estimator("14d").estimate(&segment("sports"), NOON).await, Ok(20.into()));
     }
 }
 
@@ -404,7 +404,7 @@ async fn requests_refuse_and_keep_a_foreign_copy_of_the_record(#[case] theirs: &
     );
     assert_eq!(contents(&redis), before);
     redis.call::<()>(&["DEL", "{p01}:layout"]);
-    assert_eq!(estimator().estimate(&segment("sports"), NOON).await, Ok(1));
+    assert_eq!(estimator().estimate(&segment("sports"), NOON).await, Ok(1.into()));
 }
 
 #[rstest]
@@ -435,7 +435,7 @@ async fn private_redis_needs_no_adoption() {
     let of = |store: Store| Estimator::new(store, Window::parse("14d").unwrap());
     let refused = of(redis.store()).estimate(&segment("sports"), NOON).await;
     assert!(matches!(refused, Err(Error::Unrecorded { .. })), "{refused:?}");
-    assert_eq!(of(redis.store().on_private_redis()).estimate(&segment("sports"), NOON).await, Ok(1));
+    assert_eq!(of(redis.store().on_private_redis()).estimate(&segment("sports"), NOON).await, Ok(1.into()));
     // The number of partitions is ambiguous.
     let redis = Redis::start();
     redis.call::<()>(&["ZADD", "{p01}:segments", "0", "sports"]);
@@ -482,7 +482,7 @@ async fn delete_user_fails_on_and_keeps_a_foreign_tombstone_key(
     let (store, estimator) = (redis.store(), redis.estimator("14d"));
     estimator.record(visit("u1", "sports", NOON), NOON).await.unwrap();
     let before = store.propagate_layout().await.unwrap();
-    let to = before.keys().sibling(Partitions::parse("2").unwrap());
+    let to = before.keys().sibling(Partitions::parse("2").unwrap(), None);
     store.change_layout(&before, before.keys(), Some(Resharding { to, phase: Phase::Backfill })).await.unwrap();
     for key in ["{p00}:forgotten", "{p01}:forgotten"] {
         redis.call::<()>(&foreign(key));
@@ -494,7 +494,7 @@ async fn delete_user_fails_on_and_keeps_a_foreign_tombstone_key(
     assert_eq!(theirs(), before_deletion);
     redis.call::<()>(&["DEL", "{p00}:forgotten", "{p01}:forgotten"]);
     assert!(estimator.delete_user(&user("u1")).await.is_ok());
-    assert_eq!(estimator.estimate(&segment("sports"), NOON).await, Ok(0));
+    assert_eq!(estimator.estimate(&segment("sports"), NOON).await, Ok(0.into()));
 }
 
 #[tokio::test]

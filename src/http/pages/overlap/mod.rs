@@ -159,7 +159,7 @@ mod tests {
     }
 
     fn comparison<'a>(unknown: Vec<UnknownName<'a>>) -> Comparison<'a> {
-        let pairs = vec![Pair { first: 0, second: 1, both: 200 }];
+        let pairs = vec![Pair { first: 0, second: 1, both: 200.into() }];
         let regions =
             [(0b01, 800), (0b10, 300), (0b11, 200)].map(|(mask, count)| Region { mask, count: count.into() }).to_vec();
         Comparison {

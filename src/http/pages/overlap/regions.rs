@@ -125,9 +125,9 @@ mod tests {
     use super::*;
 
     fn overlap(regions: &[(u8, u64)]) -> Overlap {
-        let regions: Vec<_> = regions.iter().map(|&(mask, count)| Region { mask, count }).collect();
-        let any = regions.iter().map(|region| region.count.count()).sum();
-        Overlap { any, all: 0, counts: Vec::new(), pairs: Vec::new(), regions }
+        let regions: Vec<_> = regions.iter().map(|&(mask, count)| Region { mask, count: count.into() }).collect();
+        let any = regions.iter().map(|region| region.count).sum();
+        Overlap { any, all: 0.into(), counts: Vec::new(), pairs: Vec::new(), regions }
     }
 
     #[test]

@@ -288,17 +288,17 @@ async fn pages_of_a_deleted_segment_end() {
     let store = redis.store();
     let visits: Vec<_> = (0..3_000).map(|n| format!(r#"{{"user_id":"u{n}","segment":"sports"}}"#)).collect();
     success(app.lines_request(visits.join("\n")).send().await.unwrap()).await;
-    let partition = store.layout().await.unwrap().read().all().next().unwrap();
+    let key = store.layout().await.unwrap().read().segment_keys().next().unwrap();
     let sports = crate::helpers::segment("sports");
-    let first = store.members(partition, &sports, None).await.unwrap();
+    let first = store.members(key, &sports, None).await.unwrap();
     let cutoff = Timestamp::from_millis(0);
-    let start = store.members_after(partition, &sports, cutoff).await.unwrap();
-    let (names, second) = store.member_names(partition, &sports, cutoff, &start).await.unwrap();
+    let start = store.members_after(key, &sports, cutoff).await.unwrap();
+    let (names, second) = store.member_names(key, &sports, cutoff, &start).await.unwrap();
     assert_eq!((first.members.len(), names.len()), (1_000, 500));
     assert_eq!(delete(&app, "sports").await, (true, 3_000));
-    let rest = store.members(partition, &sports, first.next.as_ref()).await.unwrap();
+    let rest = store.members(key, &sports, first.next.as_ref()).await.unwrap();
     assert!(rest.members.is_empty() && rest.next.is_none());
-    let (names, next) = store.member_names(partition, &sports, cutoff, &second.unwrap()).await.unwrap();
+    let (names, next) = store.member_names(key, &sports, cutoff, &second.unwrap()).await.unwrap();
     assert!(names.is_empty() && next.is_none());
 }
 

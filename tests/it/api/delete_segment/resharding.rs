@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rstest::rstest;
-use segment_estimator::domain::{Timestamp, UserId};
+use segment_estimator::domain::{Estimate, Timestamp, UserId};
 use segment_estimator::estimator::Estimator;
 use segment_estimator::store::{DeletedSegment, Error, Phase, Resharding};
 
@@ -21,7 +21,7 @@ async fn delete_sports(estimator: &Estimator) -> DeletedSegment {
 }
 
 const fn known(count: u64) -> DeletedSegment {
-    DeletedSegment { is_known: true, count }
+    DeletedSegment { is_known: true, count: Estimate::exact(count) }
 }
 
 /// Returns the keys of sorted sets whose names contain `part`.

@@ -7,7 +7,7 @@ use std::panic::Location;
 use reqwest::{Response, StatusCode};
 use rstest::rstest;
 use segment_estimator::config::RawSettings;
-use segment_estimator::domain::Timestamp;
+use segment_estimator::domain::{Depth, Timestamp};
 use segment_estimator::store::{Batch, Partitions, Phase, Resharding};
 use serde_json::{Value, json};
 
@@ -148,12 +148,12 @@ async fn delete_during_a_resharding_is_not_undone_by_it() {
         }
         let store = redis.store();
         let layout = store.propagate_layout().await.unwrap();
-        let target = layout.keys().sibling(Partitions::parse(to).unwrap());
+        let target = layout.keys().sibling(Partitions::parse(to).unwrap(), None);
         let resharding = Some(Resharding { to: target, phase: Phase::Backfill });
         let layout = store.change_layout(&layout, layout.keys(), resharding).await.unwrap();
         let mut batch = Batch::default();
-        for partition in layout.keys().all() {
-            let page = store.members(partition, &segment("sports"), None).await.unwrap();
+        for key in layout.keys().segment_keys() {
+            let page = store.members(key, &segment("sports"), None).await.unwrap();
             for (user, seen_at) in page.members {
                 batch.add(&visit(user.as_str(), "sports", seen_at));
             }
@@ -162,7 +162,10 @@ async fn delete_during_a_resharding_is_not_undone_by_it() {
         assert_eq!(delete(&app, "u1").await, 1);
         assert_eq!(delete(&app, "u2").await, 1);
         store.copy(&layout, target, &batch).await.unwrap();
-        assert_eq!(store.count_in(target, &segment("sports"), Timestamp::from_millis(0)).await.unwrap(), 3);
+        assert_eq!(
+            store.count_in(target, &segment("sports"), Timestamp::from_millis(0), Depth::ZERO).await.unwrap(),
+            3
+        );
         // A visit after the deletion is kept.
         app.record("u2", "sports").await;
 
@@ -185,7 +188,7 @@ async fn delete_writes_a_tombstone_that_expires_with_the_window() {
     app.record("u1", "sports").await;
     let store = redis.store();
     let layout = store.propagate_layout().await.unwrap();
-    let target = layout.keys().sibling(Partitions::parse("2").unwrap());
+    let target = layout.keys().sibling(Partitions::parse("2").unwrap(), None);
     store.change_layout(&layout, layout.keys(), Some(Resharding { to: target, phase: Phase::Backfill })).await.unwrap();
     delete(&app, "u1").await;
     let tombstones: Vec<String> = redis.call(&["KEYS", "*forgotten"]);
