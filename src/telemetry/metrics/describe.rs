@@ -32,6 +32,10 @@ pub(super) fn describe() {
     describe_counter!("estimator_visits_accepted_total", "Visits that Redis acknowledged.");
     describe_counter!("estimator_visits_expired_total", "Visits outside the window, which were not written.");
     describe_counter!(
+        "estimator_visits_sampled_out_total",
+        "Accepted visits that were not written, because their segments keep a sample without them."
+    );
+    describe_counter!(
         "estimator_visits_rejected_total",
         "Visits rejected as invalid, or because of the limit on segments, by reason."
     );
