@@ -95,6 +95,7 @@ impl Store {
         queries: &[&CountQuery],
         known: &KnownLayout,
     ) -> Result<Attempt<Vec<Result<Estimate, Error>>>, Error> {
+        self.watch_depths(known);
         // Levels that nobody writes need not be counted. The depth that is read last decides whether this was right.
         let first_levels: Vec<_> = partitions
             .iter()

@@ -122,7 +122,11 @@ impl Store {
         script.arg(next.record_by().map_or_else(String::new, |time| time.to_string()));
         let mut pipeline = pipe();
         pipeline.add_command(script);
-        Ok(self.scripts_on_many_keys(partition, pipeline).await? == [Some(1)])
+        let is_replaced = self.scripts_on_many_keys(partition, pipeline).await? == [Some(1)];
+        if is_replaced {
+            self.depths.learn(partition, name, next);
+        }
+        Ok(is_replaced)
     }
 }
 

@@ -73,11 +73,16 @@ impl Depths {
         self.known.write().unwrap_or_else(PoisonError::into_inner).insert(partition, known);
     }
 
-    /// Notes that the depth of the segment `name` was raised.
-    pub(super) fn raised(&self, partition: Partition, name: &str, depth: SegmentDepth) {
+    /// Notes the depth of the segment `name`, which this instance has recorded.
+    pub(super) fn learn(&self, partition: Partition, name: &str, depth: SegmentDepth) {
         let mut all = self.known.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = all.get_mut(&partition) {
-            Arc::make_mut(&mut known.by_name).insert(name.into(), depth);
+            let by_name = Arc::make_mut(&mut known.by_name);
+            if depth.is_zero() {
+                by_name.remove(name);
+            } else {
+                by_name.insert(name.into(), depth);
+            }
         }
     }
 

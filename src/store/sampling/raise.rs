@@ -143,7 +143,7 @@ impl Store {
         if let [Some(1)] = self.scripts_on_many_keys(partition, pipeline).await?[..]
             && raised != sample.depth
         {
-            self.depths.raised(partition, name, raised);
+            self.depths.learn(partition, name, raised);
         }
         Ok(())
     }
