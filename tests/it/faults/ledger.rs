@@ -35,7 +35,7 @@ pub struct PendingVisit {
     sent: Duration,
 }
 
-/// Comparison of the ledger with Redis.
+/// Comparison of the ledger with Redis. A bounded segment needs only the users of its sample.
 #[derive(Debug, Default)]
 pub struct Comparison {
     /// The number of acknowledged visits.
@@ -119,11 +119,11 @@ impl Ledger {
     pub fn compare_all(&self, connections: &mut [redis::Connection]) -> Comparison {
         let (count, acknowledged) = self.acknowledged_visits();
         let snapshot = Snapshot::read(connections);
-        let mut comparison =
-            Comparison { acknowledged: count, not_in_index: snapshot.not_in_index, ..Comparison::default() };
+        let mut comparison = Comparison { acknowledged: count, ..Comparison::default() };
         for (segment, (members, acknowledged)) in snapshot.users.iter().zip(acknowledged).enumerate() {
             for (user, expected) in acknowledged {
                 match members.get(&user) {
+                    None if !snapshot.keeps(segment, user) => {}
                     None => {
                         let kind = Kind::Missing { expected };
                         comparison.missing.push(Discrepancy { segment, user, kind });
@@ -147,6 +147,7 @@ impl Ledger {
             }
         }
         let twice = snapshot.counted_twice.into_iter();
+        comparison.not_in_index = snapshot.not_in_index;
         comparison.counted_twice =
             twice.map(|(segment, user, key)| Discrepancy { segment, user, kind: Kind::CountedTwice { key } }).collect();
         comparison

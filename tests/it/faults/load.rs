@@ -172,10 +172,13 @@ impl Sender {
         if answer.status != StatusCode::OK {
             return;
         }
-        let (count, (_, most)) = (answer.json()["count"].as_u64().unwrap(), self.ledger.bounds(segment));
+        let (answer, (_, most)) = (answer.json(), self.ledger.bounds(segment));
+        let count = answer["count"].as_u64().unwrap();
+        // An estimate of a sample lies within six standard errors.
+        let error = answer["error_95"].as_f64().map_or(0, |error| (6.0 / 1.96 * error * count as f64) as u64);
         assert!(
-            (fewest..=most).contains(&count),
-            "{count} users, but at least {fewest} were acknowledged and at most {most} were sent"
+            (fewest.saturating_sub(error)..=most + error).contains(&count),
+            "{answer}, but at least {fewest} were acknowledged and at most {most} were sent"
         );
     }
 

@@ -36,7 +36,8 @@ async fn depth_falls_when_few_members_are_left_and_counts_more_levels_a_window_l
     record(&estimator, "sports", 0..400, again).await;
     assert_near(estimator.estimate(&segment("sports"), again).await.unwrap(), 2_000);
     let short = Window::parse("1s").unwrap();
-    let recent = estimator.estimate_within(&segment("sports"), short, again + Duration::from_millis(500)).await.unwrap();
+    let recent =
+        estimator.estimate_within(&segment("sports"), short, again + Duration::from_millis(500)).await.unwrap();
     assert!(kept(&redis, "sports").len() < 400, "the record keeps the higher depth");
     assert_near(recent, 400);
 

@@ -53,11 +53,16 @@ async fn compare(estimators: &[Estimator], redis: &Redis, model: &Model, now: Ti
         let found = kept(redis, name);
         let found: BTreeMap<_, _> = found.into_iter().filter(|(_, score)| *score > cutoff.as_score()).collect();
         let recorded = depths(redis, name);
-        let (lowest, highest) = (recorded.values().map(|it| number(it)).min(), recorded.values().map(|it| number(it)).max());
+        let (lowest, highest) =
+            (recorded.values().map(|it| number(it)).min(), recorded.values().map(|it| number(it)).max());
         let (lowest, highest) = (lowest.unwrap_or_default(), highest.unwrap_or_default());
         for (user, seen_at) in &truth {
             if Level::of(user).number() >= highest {
-                assert_eq!(found.get(user), Some(&seen_at.as_score()), "{user} of {name} at depth {highest} after {step}");
+                assert_eq!(
+                    found.get(user),
+                    Some(&seen_at.as_score()),
+                    "{user} of {name} at depth {highest} after {step}"
+                );
             }
         }
         for user in found.keys() {
@@ -80,7 +85,10 @@ async fn compare(estimators: &[Estimator], redis: &Redis, model: &Model, now: Ti
                 } else {
                     // An estimate of nobody states no error. There may be a few users.
                     let deviation = estimate.variance().sqrt().max((users as f64 * 2_f64.powi(highest.into())).sqrt());
-                    assert!(difference <= 6.0 * deviation, "{estimate} of {users} in {name} within {length:?} after {step}");
+                    assert!(
+                        difference <= 6.0 * deviation,
+                        "{estimate} of {users} in {name} within {length:?} after {step}"
+                    );
                     *far += u32::from(difference > 3.0 * deviation);
                 }
             }
