@@ -41,6 +41,15 @@ struct Additions {
     checks: HashSet<(Partition, Box<str>), RandomState>,
 }
 
+impl Additions {
+    /// Counts the new members of the segment `name` from 0 on.
+    fn begin_check(&mut self, partition: Partition, name: &str) {
+        if let Some(members) = self.members.get_mut(&partition) {
+            members.remove(name);
+        }
+    }
+}
+
 impl Depths {
     /// Time between reads.
     pub(super) const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
@@ -106,7 +115,7 @@ impl Depths {
     }
 
     /// Notes `added` new members of the segment `name`. Returns whether the segment must be checked now; the check ends with
-    /// [`Self::end_check`].
+    /// [`Self::end_check`]. One check of a segment runs at a time.
     pub(in crate::store) fn add(&self, partition: Partition, name: &str, added: u32) -> bool {
         let Some(bound) = partition.bound().filter(|_| added > 0) else { return false };
         let mut additions = self.additions();
@@ -119,13 +128,23 @@ impl Depths {
         if *sum < bound / Self::CHECKS_PER_BOUND || !additions.checks.insert((partition, name.into())) {
             return false;
         }
-        additions.members.entry(partition).or_default().remove(name);
+        additions.begin_check(partition, name);
         true
     }
 
-    /// Notes that the check of the segment `name` has ended.
-    pub(super) fn end_check(&self, partition: Partition, name: &str) {
-        self.additions().checks.remove(&(partition, name.into()));
+    /// Notes that the check of the segment `name` has ended. Returns whether the segment must be checked again, because
+    /// many members were added in the meantime; not after a check that failed.
+    pub(super) fn end_check(&self, partition: Partition, name: &str, is_checked: bool) -> bool {
+        let mut additions = self.additions();
+        let threshold = partition.bound().unwrap_or(u32::MAX) / Self::CHECKS_PER_BOUND;
+        let added = additions.members.get(&partition).and_then(|members| members.get(name));
+        let is_due = is_checked && added.is_some_and(|added| *added >= threshold);
+        if is_due {
+            additions.begin_check(partition, name);
+        } else {
+            additions.checks.remove(&(partition, name.into()));
+        }
+        is_due
     }
 
     fn additions(&self) -> MutexGuard<'_, Additions> {
@@ -155,8 +174,9 @@ mod tests {
         assert!(!depths.add(partition, "b", 1));
         assert!(depths.add(partition, "a", 1));
         assert!(!depths.add(partition, "a", 1_000), "a check is in progress");
-        depths.end_check(partition, "a");
-        assert!(depths.add(partition, "a", 1));
+        assert!(depths.end_check(partition, "a", true), "it has missed them");
+        assert!(!depths.end_check(partition, "a", true));
+        assert!(depths.add(partition, "a", 64));
         assert!(!depths.add(KeySet::plain().of(0), "a", 1_000), "it has no bound");
     }
 

@@ -65,9 +65,13 @@ impl Store {
     pub(in crate::store) fn spawn_check(&self, known: &KnownLayout, partition: Partition, name: &str) {
         let (store, layout, name) = (self.clone(), known.layout, Box::<str>::from(name));
         tokio::spawn(async move {
-            // If it fails, the client has logged it, and the next visits ask for a check again.
-            let _ = store.raise_if_full(&layout, partition, &name).await;
-            store.depths.end_check(partition, &name);
+            loop {
+                // If it fails, the client has logged it, and the next visits ask for a check again.
+                let is_checked = store.raise_if_full(&layout, partition, &name).await.is_ok();
+                if !store.depths.end_check(partition, &name, is_checked) {
+                    break;
+                }
+            }
         });
     }
 
