@@ -5,6 +5,8 @@
 //! | key | type | member | score | written by | deleted by |
 //! |---|---|---|---|---|---|
 //! | `segment:<name>` | sorted set | a user's id | Unix time of the user's last visit in seconds, with milliseconds as the fraction | [`Store::write`], [`Store::write_bulk`], [`Store::copy`] | Redis, when the last member is removed; [`Store::delete_segment`], [`Store::delete_keys`] |
+//! | `segment@<level>:<name>` | sorted set | the id of a user of this level | as above; instead of `segment:<name>`, if segments are bounded | as above | as above; a raise of the depth, which unlinks it |
+//! | `depths` | hash, if segments are bounded | a segment's name | the text of its depth; the field is missing if the segment keeps all users | raises, [`Store::adjust_samples`], [`Store::delete_segment`] | the same, [`Store::delete_keys`] |
 //! | `segments` | sorted set | a segment's name | always 0, which sorts members by name | [`Store::write`], [`Store::adopt`] | name by name: [`Store::drop_unless_occupied`], [`Store::delete_segment`], [`Store::delete_keys`] |
 //! | `forgotten` | sorted set | a tombstone: the id of a user deleted during a resharding, or a space and the name of a segment | always 0; the key has a TTL | [`Store::delete_user`], [`Store::remove_user`], [`Store::delete_segment`] | [`Store::delete_tombstones`], [`Store::delete_keys`]; Redis, after the window of the data set |
 //! | `layout` | string | | | [`Store::layout`] if there is none or its window is too short, [`Store::change_layout`], [`Store::set_window`], [`Store::adopt`] | never; the copy in a partition by [`Store::delete_keys`] |

@@ -7,7 +7,8 @@ use crate::redis;
 use crate::store::sampling::segment_depth::SegmentDepth;
 use crate::store::{Layout, Partition, Store};
 
-/// Deletes the keys `KEYS[3]` and following of a segment, and its name `ARGV[2]` in the index `KEYS[2]`, in one atomic step.
+/// Deletes the keys `KEYS[2]` and following of a segment, and its name `ARGV[2]` in the index, the key after them, in one
+/// atomic step.
 /// A member that is written before it is deleted as well; one that is written after it adds the name again. Redis frees the
 /// memory in the background. A key of another type belongs to another program and stays. If the index has another type,
 /// nothing is deleted and the script fails.
@@ -19,16 +20,15 @@ use crate::store::{Layout, Partition, Store};
 /// `ARGV[3]`, or -1 for a key of another type.
 const DELETE_SEGMENT: &str = unless_later!(
     "\
-local names = redis.pcall('ZCARD', KEYS[2])
+local index = ARGV[4] and #KEYS - 1 or #KEYS
+local names = redis.pcall('ZCARD', KEYS[index])
 if type(names) ~= 'number' then return names end
-local last = #KEYS
 if ARGV[4] then
-  local depth = redis.call('HGET', KEYS[last], ARGV[2]) or ''
+  local depth = redis.call('HGET', KEYS[#KEYS], ARGV[2]) or ''
   if ARGV[4] ~= '*' and ARGV[4] ~= depth then return -2 end
-  last = last - 1
 end
 local counts = {}
-for i = 3, last do
+for i = 2, index - 1 do
   local count = redis.pcall('ZCOUNT', KEYS[i], ARGV[3], '+inf')
   if type(count) == 'number' then
     local unlinked = redis.pcall('UNLINK', KEYS[i])
@@ -39,10 +39,10 @@ for i = 3, last do
     end
   elseif string.find(count.err, 'WRONGTYPE', 1, true) then count = -1
   else return count end
-  counts[i - 2] = count
+  counts[i - 1] = count
 end
 if ARGV[4] then redis.call('HDEL', KEYS[#KEYS], ARGV[2]) end
-return {redis.call('ZREM', KEYS[2], ARGV[2]), unpack(counts)}"
+return {redis.call('ZREM', KEYS[index], ARGV[2]), unpack(counts)}"
 );
 
 /// The result of [`Store::segment_deletion`].
@@ -100,10 +100,11 @@ impl Store {
         let (keys, is_bounded) = (partition.segment_keys(), partition.bound().is_some());
         let mut script = cmd("EVAL");
         script.arg(DELETE_SEGMENT).arg(2 + keys.len() + usize::from(is_bounded));
-        script.arg(self.key_names.layout_of(partition)).arg(self.key_names.index(partition));
+        script.arg(self.key_names.layout_of(partition));
         for key in keys {
             script.arg(self.key_names.segment(key, segment.as_str()));
         }
+        script.arg(self.key_names.index(partition));
         if is_bounded {
             script.arg(self.key_names.depths(partition));
         }

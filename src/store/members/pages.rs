@@ -1,7 +1,5 @@
 //! Pages of members of several keys.
 
-use std::collections::BTreeSet;
-
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use super::page::PageSearch;
@@ -94,7 +92,8 @@ impl Store {
             let name = self.key_names.segment(search.key, segment.as_str());
             (search.key.partition.slot(), search.command(&name))
         });
-        let partitions: BTreeSet<_> = searches.iter().map(|(_, search)| search.key.partition).collect();
+        let mut partitions: Vec<_> = searches.iter().map(|(_, search)| search.key.partition).collect();
+        partitions.dedup();
         let request = Request::each(commands).and_then_read(self.key_names.layout_reads(partitions));
         let [members, layouts] = self.client.send(request).await?.into_steps();
         if !known.are_confirmed_by(layouts)? {

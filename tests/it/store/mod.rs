@@ -5,6 +5,7 @@ mod clock;
 mod cluster;
 mod data_window;
 mod deletions;
+mod exact_commands;
 mod group_commit;
 mod model;
 mod outage;
