@@ -26,12 +26,17 @@ pub const DAY: i64 = 24 * HOUR as i64;
 const HOUR: u64 = 60 * 60 * 1_000;
 /// Segments per user, on average.
 const SEGMENTS_OF_A_USER: u64 = 6;
-/// The maximum number of pairs, so that the numbers of users have seven digits.
-const MAX_PAIRS: u64 = 9_999_999 * SEGMENTS_OF_A_USER;
+/// The maximum number of users, whose numbers have up to eight digits.
+const MAX_USERS: u64 = 99_999_999;
+const MAX_PAIRS: u64 = MAX_USERS * SEGMENTS_OF_A_USER;
+/// The maximum number of users whose numbers have seven digits.
+const MAX_USERS_OF_SEVEN_DIGITS: u64 = 9_999_999;
 /// Each hour's share of a day's visits, in percent: little at night, most in the evening.
 const RHYTHM: [u64; 24] = [2, 1, 1, 1, 1, 2, 3, 4, 5, 5, 5, 5, 5, 5, 5, 5, 5, 6, 7, 7, 7, 6, 4, 3];
-/// A line with placeholders. All lines have the same length.
-const LINE: &[u8] = b"{\"user_id\":\"u0000000\",\"segment\":\"segment-000\",\"seen_at\":0000000000.000}\n";
+/// A line with placeholders. All lines of a load have the same length.
+const LINE: &[u8] = b"{\"user_id\":\"u00000000\",\"segment\":\"segment-000\",\"seen_at\":0000000000.000}\n";
+/// The position of the user's number in a line.
+const ID: usize = 13;
 
 /// The order of the load.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -109,13 +114,17 @@ impl Data {
             let user = self.users[segment].at(place - self.starts[segment]);
             let seen_at = begin + self.seen(number);
             let at = lines.len();
-            lines.extend_from_slice(LINE);
+            // Ids have eight bytes, and nine if there are more users.
+            let digits = if self.users() > MAX_USERS_OF_SEVEN_DIGITS { 8 } else { 7 };
+            let end_of_id = ID + digits;
+            lines.extend_from_slice(&LINE[..end_of_id]);
+            lines.extend_from_slice(&LINE[ID + 8..]);
             let line = &mut lines[at..];
             // The positions of the placeholders.
-            write_digits(&mut line[13..20], user);
-            write_digits(&mut line[41..44], segment as u64);
-            write_digits(&mut line[56..66], seen_at / 1_000);
-            write_digits(&mut line[67..70], seen_at % 1_000);
+            write_digits(&mut line[ID..end_of_id], user);
+            write_digits(&mut line[end_of_id + 21..end_of_id + 24], segment as u64);
+            write_digits(&mut line[end_of_id + 36..end_of_id + 46], seen_at / 1_000);
+            write_digits(&mut line[end_of_id + 47..end_of_id + 50], seen_at % 1_000);
         }
     }
 

@@ -1,4 +1,4 @@
-//! The compared engines: one server, or a cluster of three masters without replicas.
+//! The compared engines: one server, with bounded segments or without, or a cluster of three masters without replicas.
 //!
 //! All keep an append-only file with `appendfsync everysec`, and rewrite it only on command: an automatic rewrite would
 //! distort the load rate.
@@ -12,9 +12,9 @@ use clap::ValueEnum;
 use segment_estimator::redis::{Client, Deployment, Limits, RedisUrl};
 use segment_estimator::store::{Partitions, Store};
 
-use crate::Result;
 use crate::master::Master;
 use crate::plan::Plan;
+use crate::{Result, bounded};
 
 /// The timeout of operations on all data.
 pub const TIMEOUT: Duration = Duration::from_secs(1_800);
@@ -27,6 +27,8 @@ const SLOTS: usize = 16_384;
 pub enum Kind {
     /// One Redis, one partition
     Redis,
+    /// One Redis, one partition, bounded segments
+    Bounded,
     /// Three masters of Redis without replicas, 64 partitions
     Cluster,
     /// One Valkey, one partition
@@ -38,6 +40,7 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Redis => "one Redis",
+            Self::Bounded => "bounded, one Redis",
             Self::Cluster => "cluster of 3",
             Self::Valkey => "one Valkey",
         }
@@ -47,7 +50,7 @@ impl Kind {
     pub fn partitions(self) -> u64 {
         match self {
             Self::Cluster => 64,
-            Self::Redis | Self::Valkey => 1,
+            Self::Redis | Self::Bounded | Self::Valkey => 1,
         }
     }
 
@@ -55,7 +58,7 @@ impl Kind {
     pub fn server(self, plan: &Plan) -> &Path {
         match self {
             Self::Valkey => &plan.valkey_server,
-            Self::Redis | Self::Cluster => &plan.redis_server,
+            Self::Redis | Self::Bounded | Self::Cluster => &plan.redis_server,
         }
     }
 }
@@ -110,11 +113,13 @@ impl Engine {
         let urls = self.masters.iter().map(|master| RedisUrl::parse(&master.url()));
         let mut urls = urls.collect::<std::result::Result<Vec<_>, _>>()?;
         let deployment = match self.kind {
-            Kind::Redis | Kind::Valkey => Deployment::One(urls.swap_remove(0)),
+            Kind::Redis | Kind::Bounded | Kind::Valkey => Deployment::One(urls.swap_remove(0)),
             Kind::Cluster => Deployment::Cluster(urls),
         };
         let partitions = Partitions::parse(&self.kind.partitions().to_string())?;
-        Ok(Store::new(Client::new(deployment, limits, Arc::default())?).with_partitions(Some(partitions)))
+        let max_members = if self.kind == Kind::Bounded { Some(bounded::max_members()?) } else { None };
+        let store = Store::new(Client::new(deployment, limits, Arc::default())?);
+        Ok(store.with_partitions(Some(partitions)).with_max_members(max_members))
     }
 
     /// Waits until `is_so` holds for every master. Fails if one ends before.

@@ -5,6 +5,7 @@
 //! comparable. The result is printed, and written to `target/scale` with a plot of each curve. This file parses the
 //! command line and writes the result.
 
+mod bounded;
 mod counts;
 mod curves;
 mod data;
@@ -56,11 +57,14 @@ struct Arguments {
     /// Numbers of pairs to load, one after the other
     #[arg(long, value_delimiter = ',', default_value = "3000000,10000000,30000000")]
     pairs: Vec<u64>,
+    /// Numbers of pairs to load into bounded segments alone, after the others
+    #[arg(long, value_delimiter = ',', default_value = "100000000,300000000")]
+    bounded_pairs: Vec<u64>,
     /// Order of the load
     #[arg(long, value_enum, default_value = "random")]
     order: Order,
     /// Engines to compare
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "redis,cluster")]
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "redis,bounded,cluster")]
     engines: Vec<Kind>,
     /// Number of rounds; the report has medians over them
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
@@ -114,10 +118,14 @@ fn run(arguments: &Arguments) -> Result<()> {
     let data = Data::new(plan.pairs[plan.pairs.len() - 1], plan.order, plan.seed)?;
     let made = data.pairs() as f64 / load::make(&data).as_secs_f64();
     progress(&format!("{} pairs are made in a second", thousands(made)));
-    let figures = run::measure(&plan)?;
+    let runtime = run::runtime()?;
+    let figures = run::measure(&plan, &runtime)?;
     let tables = Tables { plan: &plan, figures: &figures, made };
     let mut parts = tables.parts();
     let mut plots = Vec::new();
+    if plan.engines.contains(&Kind::Bounded) {
+        parts.extend(bounded::parts(&plan, &runtime, &figures)?);
+    }
     // One size shows no growth.
     if plan.pairs.len() > 1 {
         plots = curves::plots(&figures, &plan.engines);
@@ -134,11 +142,19 @@ fn plan(arguments: &Arguments, folder: &Path) -> Result<Plan> {
     let mut pairs = arguments.pairs.clone();
     pairs.sort_unstable();
     pairs.dedup();
+    let has_bounded = arguments.engines.contains(&Kind::Bounded);
+    let most = pairs.last().copied().unwrap_or_default();
+    let mut bounded_pairs: Vec<_> = arguments.bounded_pairs.iter().copied().filter(|_| has_bounded).collect();
+    bounded_pairs.retain(|pairs| *pairs > most);
+    bounded_pairs.sort_unstable();
+    bounded_pairs.dedup();
+    pairs.extend(bounded_pairs);
     for &size in &pairs {
         Data::new(size, arguments.order, arguments.seed)?;
     }
     Ok(Plan {
         pairs,
+        exact_pairs: most,
         order: arguments.order,
         rounds: arguments.rounds,
         passes: arguments.passes,

@@ -130,7 +130,7 @@ impl Master {
         let (mut census, mut cursor) = (Census::default(), 0_u64);
         loop {
             let mut scan = redis::cmd("SCAN");
-            scan.arg(cursor).arg("MATCH").arg("*segment:*").arg("COUNT").arg(1_000);
+            scan.arg(cursor).arg("MATCH").arg("*segment[@:]*").arg("COUNT").arg(1_000);
             let (next, keys): (u64, Vec<String>) = scan.query(&mut connection)?;
             let mut questions = redis::pipe();
             for key in &keys {

@@ -9,6 +9,8 @@ use crate::engine::Kind;
 pub struct Plan {
     /// Numbers of pairs to load, in ascending order.
     pub pairs: Vec<u64>,
+    /// The most pairs that are loaded into all engines. More are loaded into bounded segments alone.
+    pub exact_pairs: u64,
     /// The order of the load.
     pub order: Order,
     /// The number of rounds.
@@ -25,4 +27,12 @@ pub struct Plan {
     pub valkey_server: PathBuf,
     /// The folder of all files, removed at the end.
     pub folder: PathBuf,
+}
+
+impl Plan {
+    /// Returns the engines that get so many pairs.
+    pub fn engines_of(&self, pairs: u64) -> Vec<Kind> {
+        let gets = |kind: &Kind| pairs <= self.exact_pairs || *kind == Kind::Bounded;
+        self.engines.iter().copied().filter(gets).collect()
+    }
 }

@@ -65,7 +65,7 @@ impl Basis {
             [Kind::Redis, Kind::Valkey].into_iter().find(|kind| figures.iter().any(|one| one.kind == *kind))?;
         let bytes = |kind| Line::of(&points(figures, kind, |one| one.memory.iter().sum())).slope;
         let mut engines = Vec::new();
-        for (kind, version) in versions.iter().filter(|(kind, _)| *kind != Kind::Cluster) {
+        for (kind, version) in versions.iter().filter(|(kind, _)| ![Kind::Cluster, Kind::Bounded].contains(kind)) {
             engines.push((version.clone(), bytes(*kind), "measured"));
         }
         let has = |kind| versions.iter().any(|(other, _)| *other == kind);
@@ -76,7 +76,7 @@ impl Basis {
             }));
         }
         let written = if has(Kind::Cluster) { Kind::Cluster } else { single };
-        let most = figures.iter().map(|one| one.pairs).max()?;
+        let most = figures.iter().filter(|one| one.kind != Kind::Bounded).map(|one| one.pairs).max()?;
         let largest = |kind| figures.iter().filter(move |one| one.kind == kind && one.pairs == most);
         let p50 = |kind| median(largest(kind).map(|one| percentile(&one.counts, 50.0)));
         let cpu: Vec<_> = figures

@@ -7,6 +7,7 @@ use segment_estimator::domain::Window;
 use segment_estimator::estimator::Estimator;
 use tokio::runtime::Runtime;
 
+use crate::bounded::Errors;
 use crate::data::{DAYS, Data};
 use crate::engine::{Engine, Kind, Restart};
 use crate::load::{self, Loaded};
@@ -29,6 +30,8 @@ pub struct Figures {
     pub census: Vec<Census>,
     /// The latency of each count, in microseconds.
     pub counts: Vec<f64>,
+    /// The errors of the last counts of bounded segments.
+    pub errors: Errors,
     /// CPU time of the counts.
     pub count_cpu: Vec<f64>,
     /// The server's own time for one `ZCOUNT`, in microseconds.
@@ -74,23 +77,29 @@ struct Contender {
     resident: Vec<f64>,
     census: Vec<Census>,
     counts: Vec<f64>,
+    errors: Errors,
     count_cpu: Vec<f64>,
 }
 
-/// Measures everything. Returns the figures in the order of the measurements.
-pub fn measure(plan: &Plan) -> Result<Vec<Figures>> {
+/// Returns the runtime of the service's code.
+pub fn runtime() -> Result<Runtime> {
     // As many threads as the service has by default: the setting `threads`.
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get).saturating_sub(1).max(1);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?)
+}
+
+/// Measures everything. Returns the figures in the order of the measurements.
+pub fn measure(plan: &Plan, runtime: &Runtime) -> Result<Vec<Figures>> {
     let mut figures = Vec::new();
     for round in 0..plan.rounds as usize {
         for &pairs in &plan.pairs {
             let data = Data::new(pairs, plan.order, plan.seed)?;
             progress(&format!("round {} of {}: {} pairs", round + 1, plan.rounds, thousands(pairs as f64)));
             // The first engine finds cold caches, so the engines take turns in being first.
-            let mut kinds = plan.engines.clone();
-            kinds.rotate_left(round % plan.engines.len());
-            figures.extend(measure_size(plan, &runtime, &data, &kinds)?);
+            let mut kinds = plan.engines_of(pairs);
+            let first = round % kinds.len();
+            kinds.rotate_left(first);
+            figures.extend(measure_size(plan, runtime, &data, &kinds)?);
         }
     }
     Ok(figures)
@@ -134,19 +143,21 @@ fn fill(plan: &Plan, runtime: &Runtime, data: &Data, kind: Kind) -> Result<Conte
     let resident = engine.each(|master| Ok(master.process.memory()? as f64))?;
     let census = engine.each(|master| master.census())?;
     let members: u64 = census.iter().map(|census| census.members).sum();
-    if members != data.pairs() {
+    if kind != Kind::Bounded && members != data.pairs() {
         return Err(format!("{} has {members} members instead of {}", kind.name(), data.pairs()).into());
     }
     progress(&format!("  {}: loaded in {:.1} s", kind.name(), loaded.seconds));
-    let (counts, count_cpu) = (Vec::new(), vec![0.0; engine.masters.len()]);
-    Ok(Contender { engine, estimator, loaded, memory, resident, census, counts, count_cpu })
+    let (counts, errors, count_cpu) = (Vec::new(), Errors::default(), vec![0.0; engine.masters.len()]);
+    Ok(Contender { engine, estimator, loaded, memory, resident, census, counts, errors, count_cpu })
 }
 
 /// Counts all segments once on each.
 fn count_once(runtime: &Runtime, data: &Data, contenders: &mut [Contender]) -> Result<()> {
     for contender in contenders {
         let before = load::cpu(&contender.engine)?;
-        contender.counts.extend(runtime.block_on(counts::pass(&contender.estimator, data))?);
+        let (times, errors) = runtime.block_on(counts::pass(&contender.estimator, data))?;
+        contender.counts.extend(times);
+        contender.errors = errors;
         let added = load::differences(&load::cpu(&contender.engine)?, &before);
         contender.count_cpu.iter_mut().zip(added).for_each(|(sum, added)| *sum += added);
     }
@@ -162,7 +173,7 @@ impl Contender {
 
 /// Rewrites, restarts and prunes an engine after all were counted, and ends it.
 fn finish(runtime: &Runtime, data: &Data, contender: Contender, zcount: f64) -> Result<Figures> {
-    let Contender { mut engine, estimator, loaded, memory, resident, census, counts, count_cpu } = contender;
+    let Contender { mut engine, estimator, loaded, memory, resident, census, counts, errors, count_cpu } = contender;
     let rewrite = engine.rewrite()?.as_secs_f64();
     let sum = |field: &str| -> Result<f64> { Ok(engine.each(|master| master.number(field))?.iter().sum()) };
     let (copied, file) = (sum("aof_last_cow_size")?, sum("aof_current_size")?);
@@ -187,6 +198,7 @@ fn finish(runtime: &Runtime, data: &Data, contender: Contender, zcount: f64) -> 
         resident,
         census,
         counts,
+        errors,
         count_cpu,
         zcount,
         rewrite,

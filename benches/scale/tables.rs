@@ -48,7 +48,7 @@ impl Tables<'_> {
     fn part(&self, title: &'static str, note: String, cells: &[Cell], checks: Vec<Check>) -> Part {
         let mut rows = Vec::new();
         for &pairs in &self.plan.pairs {
-            for &kind in &self.plan.engines {
+            for kind in self.plan.engines_of(pairs) {
                 let rounds = self.rounds(kind, pairs);
                 let mut row = vec![thousands(pairs as f64), kind.name().to_owned()];
                 row.extend(cells.iter().map(|(_, cell)| cell(&rounds)));
@@ -62,13 +62,16 @@ impl Tables<'_> {
 
     /// Checks each engine between the most pairs and the fewest. `check` gets the figures of both, round by round.
     fn checks(&self, what: &str, figure: fn(&Figures) -> f64, check: fn(&str, &[f64], &[f64]) -> Check) -> Vec<Check> {
-        let [fewest, .., most] = self.plan.pairs[..] else { return Vec::new() };
         let check = |&kind: &Kind| {
+            let sizes: Vec<_> =
+                self.plan.pairs.iter().filter(|pairs| self.plan.engines_of(**pairs).contains(&kind)).collect();
+            let [&fewest, .., &most] = sizes[..] else { return None };
             let values = |pairs| self.rounds(kind, pairs).into_iter().map(figure).collect::<Vec<_>>();
             let sizes = format!("{} pairs to {}", thousands(most as f64), thousands(fewest as f64));
-            check(&format!("{what}, {}, {sizes}", kind.name()), &values(most), &values(fewest))
+            Some(check(&format!("{what}, {}, {sizes}", kind.name()), &values(most), &values(fewest)))
         };
-        self.plan.engines.iter().map(check).collect()
+        // Those of bounded segments are in a part of their own.
+        self.plan.engines.iter().filter(|kind| **kind != Kind::Bounded).filter_map(check).collect()
     }
 
     fn load(&self) -> Part {
@@ -104,8 +107,8 @@ impl Tables<'_> {
     fn counts(&self) -> Part {
         let note = format!(
             "Each of the {SEGMENTS} segments, one after the other, {} times in each of {} rounds, through the library. The \
-             engines take turns, and every count is compared with the loaded data. *Of the largest* is the p50 of the \
-             largest segment. *`ZCOUNT`* is the server's own time for one `ZCOUNT`. A count needs one for each partition.",
+             engines take turns, and every exact count is compared with the loaded data. *Of the largest* is the p50 of the \
+             largest segment. *`ZCOUNT`* is the server's own time for one `ZCOUNT`. A count needs one for each partition, and of a sample one for each level.",
             self.plan.passes, self.plan.rounds
         );
         let cells: [Cell; 5] = [
@@ -205,7 +208,7 @@ impl Tables<'_> {
             ("CPU of the counts", |figures| figures.count_cpu.clone()),
             ("CPU of the prune", |figures| figures.pruned.cpu.clone()),
         ];
-        let most = self.plan.pairs[self.plan.pairs.len() - 1];
+        let most = self.plan.exact_pairs;
         let rounds = self.rounds(Kind::Cluster, most);
         let (mut rows, mut checks) = (Vec::new(), Vec::new());
         for (what, work) in WORK {
