@@ -34,7 +34,7 @@ impl ExportCommand {
     /// The reason in one line for the user.
     pub async fn run(&self, settings: &Settings) -> Outcome {
         let mut data = Data::open_existing(settings).await?;
-        let store = data.store.clone().with_partitions(settings.partitions);
+        let store = settings.require_layout(data.store.clone());
         let export = Export::new(store, settings.window, self.segments.clone());
         let exported = tokio::select! {
             exported = self.write(&export) => exported,
