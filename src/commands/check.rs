@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use super::data::Data;
 use super::outcome::Failure;
+use super::repartition::arguments;
 use crate::auth::{Authenticator, KeysError};
 use crate::config::{SettingRow, Settings};
 use crate::domain::Window;
@@ -84,8 +85,7 @@ pub async fn check(
             writeln!(out, "the users are split into {}", partitions.in_words())?;
         }
         if let Some(Resharding { to, .. }) = layout.resharding() {
-            let to = to.partitions();
-            writeln!(out, "a move to {} is in progress: `repartition --to {to}` resumes it", to.in_words())?;
+            writeln!(out, "a move to {} is in progress: `repartition {}` resumes it", to.in_words(), arguments(to))?;
         }
     }
     if let Some(skew) = skew.filter(|skew| !skew.is_tolerable()) {
@@ -117,7 +117,7 @@ async fn examine(data: &Data, settings: &Settings, clock: &Clock) -> Result<Redi
     };
     let cant_serve = |address, why| CheckError::CantServe { what: what(), address, why };
     let failed = |error: store::Error| cant_serve(data.address.clone(), error.to_string());
-    let store = data.store.clone().with_partitions(settings.partitions);
+    let store = settings.require_layout(data.store.clone());
     let servers = store.servers().await.map_err(failed)?;
     for (address, server) in &servers {
         if let Some(obstacle) = server.obstacle(settings.acks()) {
