@@ -100,6 +100,11 @@ impl KeySet {
         })
     }
 
+    /// Returns `partition` as one of this key set, which decides its bound.
+    pub(super) fn own(self, partition: Partition) -> Partition {
+        self.partition(partition.number())
+    }
+
     /// Whether `partition` belongs to this key set.
     pub(super) fn has(self, partition: Partition) -> bool {
         self.is_tagged_as(partition) && partition.is_below(self.partitions)
