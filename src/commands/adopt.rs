@@ -44,11 +44,7 @@ impl AdoptCommand {
         let mut out = io::stdout();
         match store.existing_layout().await {
             Ok(Some(layout)) => {
-                writeln!(
-                    out,
-                    "nothing to do: the data set has a record, of {}",
-                    layout.read().partitions().in_words()
-                )?;
+                writeln!(out, "nothing to do: the data set has a record, of {}", layout.read().in_words())?;
                 return Ok(());
             }
             // The error is based on a few keys. All keys are scanned below.
@@ -66,8 +62,17 @@ impl AdoptCommand {
             writeln!(out, "nothing to do: there is no data; the service creates a data set when it starts")?;
             return Ok(());
         }
+        if let Some(key) = &found.bounded {
+            return Err(format!(
+                "nothing was changed: `{key}` is a key of bounded segments, and only the lost record has their maximum number of members; \
+                 restore the key `{}`, whose `keys` end in @ and that number, from a backup; if the key is a leftover or another \
+                 program's, rename or remove it, or set redis_key_prefix",
+                store.layout_key()
+            )
+            .into());
+        }
         for Candidate { keys, survey, .. } in &found.candidates {
-            writeln!(out, "{}: {}", keys.partitions().in_words(), describe(survey, found.window))?;
+            writeln!(out, "{}: {}", keys.in_words(), describe(survey, found.window))?;
         }
         for (pattern, survey) in &found.unfit {
             writeln!(out, "{pattern}, which fit no number of partitions: {}", describe(survey, found.window))?;
@@ -79,14 +84,10 @@ impl AdoptCommand {
             )
             .into());
         }
-        confirm(&format!("Take over {} as the data set of this service?", keys.partitions().in_words()), self.yes)?;
+        confirm(&format!("Take over {} as the data set of this service?", keys.in_words()), self.yes)?;
         let layout = store.adopt(*keys, found.window, &survey.unindexed).await.map_err(failed)?;
         let window = layout.window().unwrap_or(found.window);
-        write!(
-            out,
-            "adopted: the data set has {}, and keeps visits for {window}",
-            layout.read().partitions().in_words()
-        )?;
+        write!(out, "adopted: the data set has {}, and keeps visits for {window}", layout.read().in_words())?;
         if window > settings.window {
             write!(out, "; to keep them for less, run `segment-estimator window set {}`", settings.window)?;
         }

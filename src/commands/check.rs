@@ -4,13 +4,14 @@ use std::io::{self, Write};
 
 use super::data::Data;
 use super::outcome::Failure;
+use super::repartition::arguments;
 use crate::auth::{Authenticator, KeysError};
 use crate::config::{SettingRow, Settings};
-use crate::domain::Window;
+use crate::domain::{Window, counted};
 use crate::estimator::clock::{Clock, Skew};
 use crate::http::{Tls, TlsError};
-use crate::store::diagnostics::{Server, list_first};
-use crate::store::{self, Coverage, Layout, Partitions, Resharding};
+use crate::store::diagnostics::{SampledSegments, Server, list_first};
+use crate::store::{self, Coverage, Layout, MaxMembers, Partitions, Resharding};
 
 /// Why the check failed, in one line for the user.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +61,7 @@ pub async fn check(
     let data = Data::open(settings).await.map_err(CheckError::Open)?;
     let report = examine(&data, settings, clock).await;
     data.close().await;
-    let RedisReport { servers, key_patterns, layout, foreign_keys, coverage, skew } = report?;
+    let RedisReport { servers, key_patterns, layout, samples, foreign_keys, coverage, skew } = report?;
     writeln!(out)?;
     writeln!(out, "the keys of the data set are {}", key_patterns.join(" "))?;
     if !foreign_keys.is_empty() {
@@ -83,9 +84,11 @@ pub async fn check(
         if partitions != Partitions::ONE {
             writeln!(out, "the users are split into {}", partitions.in_words())?;
         }
+        if let Some(max_members) = layout.read().max_members() {
+            write_samples(max_members, samples.as_ref(), out)?;
+        }
         if let Some(Resharding { to, .. }) = layout.resharding() {
-            let to = to.partitions();
-            writeln!(out, "a move to {} is in progress: `repartition --to {to}` resumes it", to.in_words())?;
+            writeln!(out, "a move to {} is in progress: `repartition {}` resumes it", to.in_words(), arguments(to))?;
         }
     }
     if let Some(skew) = skew.filter(|skew| !skew.is_tolerable()) {
@@ -106,6 +109,8 @@ struct RedisReport {
     coverage: Coverage,
     /// The layout of the data set, if there is one.
     layout: Option<Layout>,
+    /// The samples that its segments keep. `None` if they keep all members, or if an ACL forbids a command.
+    samples: Option<SampledSegments>,
     /// How far this machine's clock is ahead of Redis's. `None` if Redis doesn't report its time.
     skew: Option<Skew>,
 }
@@ -117,7 +122,7 @@ async fn examine(data: &Data, settings: &Settings, clock: &Clock) -> Result<Redi
     };
     let cant_serve = |address, why| CheckError::CantServe { what: what(), address, why };
     let failed = |error: store::Error| cant_serve(data.address.clone(), error.to_string());
-    let store = data.store.clone().with_partitions(settings.partitions);
+    let store = settings.require_layout(data.store.clone());
     let servers = store.servers().await.map_err(failed)?;
     for (address, server) in &servers {
         if let Some(obstacle) = server.obstacle(settings.acks()) {
@@ -126,9 +131,41 @@ async fn examine(data: &Data, settings: &Settings, clock: &Clock) -> Result<Redi
     }
     let layout = store.existing_layout().await.map_err(failed)?;
     let skew = clock.sync(&store).await.map_err(failed)?.skew;
+    let samples = match &layout {
+        Some(layout) if layout.read().max_members().is_some() => {
+            match store.sampled_segments(layout.read(), settings.window.cutoff(clock.now())).await {
+                Err(error) if error.is_refused_command() => None,
+                samples => Some(samples.map_err(failed)?),
+            }
+        }
+        _ => None,
+    };
     let (foreign_keys, coverage) = store.foreign_keys(layout.as_ref()).await.map_err(failed)?;
     let key_patterns = store.key_patterns(layout.as_ref());
-    Ok(RedisReport { servers, key_patterns, foreign_keys, coverage, layout, skew })
+    Ok(RedisReport { servers, key_patterns, foreign_keys, coverage, layout, samples, skew })
+}
+
+/// Writes how many users segments keep, and which of them keep a sample.
+fn write_samples(max_members: MaxMembers, samples: Option<&SampledSegments>, out: &mut impl Write) -> io::Result<()> {
+    write!(out, "a segment keeps up to {max_members} users")?;
+    let Some(SampledSegments { segments, deepest, overfull }) = samples else { return writeln!(out) };
+    match deepest {
+        Some((name, depth)) => {
+            let keep = if *segments == 1 { "keeps" } else { "keep" };
+            let segments = counted(*segments, "segment", "segments");
+            writeln!(out, "; {segments} {keep} a sample, the smallest one user in {} ({name})", depth.weight())?;
+        }
+        None => writeln!(out, "; no segment has more")?,
+    }
+    if !overfull.is_empty() {
+        writeln!(
+            out,
+            "segments that keep more than twice as many: {}; see the log of the service, which removes users from a segment that has \
+             grown",
+            list_first(overfull)
+        )?;
+    }
+    Ok(())
 }
 
 /// Writes how the window of the settings differs from that of the data set.

@@ -57,7 +57,8 @@ enum Command {
     Check,
     /// Request `/readyz` from the running service, at `admin_listen` if it is set; exits 0 if the service is ready
     Healthcheck,
-    /// Move the data set to another number of partitions while it is in use; resumes an interrupted move
+    /// Move the data set to another number of partitions, or to another maximum number of users that a segment keeps, while it
+    /// is in use; resumes an interrupted move
     Repartition(RepartitionCommand),
     /// Show how long the data set keeps visits, or change it: `window set 7d`
     Window(WindowCommand),
@@ -110,7 +111,12 @@ impl Cli {
         if let Some(Command::Openapi) = self.command {
             return Ok(io::stdout().write_all(openapi_json().as_bytes())?);
         }
-        let layers = config::read_layers(self.flags, self.config)?;
+        let flags = match self.command {
+            // Its `--max-members` is where to move, not what the data set must have.
+            Some(Command::Repartition(_)) => self.flags.without("max_members"),
+            _ => self.flags,
+        };
+        let layers = config::read_layers(flags, self.config)?;
         let settings = Settings::from_layers(&layers)?;
         if let Some(Command::Token(token)) = &self.command {
             return token.run(&settings.auth(), &mut io::stdout(), &mut io::stderr());

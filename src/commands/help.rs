@@ -36,7 +36,9 @@ pub(super) fn with_help(command: Command) -> Command {
         let name = subcommand.get_name().to_owned();
         let is_used = |flag: &clap::Arg| setting(flag.get_id().as_str()).is_some_and(|setting| uses(&name, setting));
         // clap copies a global flag only into a command that has none of its name.
-        let (used, hidden): (Vec<_>, Vec<_>) = flags.iter().cloned().partition(is_used);
+        let own: Vec<_> = subcommand.get_arguments().map(|argument| argument.get_id().clone()).collect();
+        let flags = flags.iter().filter(|flag| !own.contains(flag.get_id())).cloned();
+        let (used, hidden): (Vec<_>, Vec<_>) = flags.partition(is_used);
         let note = if hidden.is_empty() {
             ""
         } else {

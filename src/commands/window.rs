@@ -6,11 +6,12 @@ use clap::{Args, Subcommand};
 
 use super::confirm::confirm;
 use super::data::Data;
+use super::repartition::arguments;
 use super::{Failure, Outcome};
 use crate::config::Settings;
 use crate::domain::{Window, counted};
 use crate::estimator::clock::Clock;
-use crate::store::{self, Partitions, Resharding, Store, WindowChange};
+use crate::store::{self, KeySet, Resharding, Store, WindowChange};
 
 /// The arguments of `window`.
 #[derive(Args)]
@@ -73,7 +74,7 @@ impl WindowCommand {
         }
         if kept.is_none_or(|kept| *to < kept) {
             if let Some(Resharding { to, .. }) = layout.resharding() {
-                return Err(moving(to.partitions()));
+                return Err(moving(to));
             }
             let clock = Clock::system();
             let safe_now = clock.sync(store).await.map_err(failed)?.safe_now;
@@ -112,10 +113,11 @@ impl WindowCommand {
     }
 }
 
-fn moving(to: Partitions) -> Failure {
+fn moving(to: KeySet) -> Failure {
     format!(
-        "nothing was changed: the data is moving to {}; finish that first, with `segment-estimator repartition --to {to}`",
-        to.in_words()
+        "nothing was changed: the data is moving to {}; finish that first, with `segment-estimator repartition {}`",
+        to.in_words(),
+        arguments(to)
     )
     .into()
 }

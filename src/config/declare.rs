@@ -70,6 +70,12 @@ macro_rules! settings {
                 let texts = [$($((stringify!($name), self.$name.as_deref())),+),+];
                 texts.into_iter().filter_map(|(name, text)| Some((name, text?)))
             }
+
+            /// Returns these settings without `name`.
+            #[must_use]
+            pub fn without(self, name: &str) -> Self {
+                Self { $($($name: self.$name.filter(|_| name != stringify!($name))),+),+ }
+            }
         }
 
         /// The settings of the service. `Debug` shows no secret.

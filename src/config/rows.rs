@@ -33,7 +33,7 @@ impl Settings {
             "admin_listen" => "same as listen",
             "redis_url" if self.has_private_redis() => "a private Redis",
             "redis_max_memory" if self.has_private_redis() => "no limit",
-            "partitions" => "that of the data set",
+            "partitions" | "max_members" => "that of the data set",
             "history_interval" => "off",
             "log_format" => "pretty on a terminal, otherwise json",
             "public_url" => "that of each request",

@@ -18,7 +18,7 @@ use crate::estimator::history::Interval;
 use crate::http::{AllowedHosts, Origins, PublicUrl};
 use crate::jobs::{Schedule, SegmentPattern};
 use crate::redis::RedisUrl;
-use crate::store::{KeyPrefix, Partitions};
+use crate::store::{KeyPrefix, MaxMembers, Partitions};
 use crate::telemetry::{LogFilter, LogFormat, OtlpEndpoint, parse_ratio};
 
 settings! {
@@ -83,6 +83,9 @@ settings! {
     /// Number of partitions of the users, a power of two up to 1024 [default: that of the data set; of a new one, 64 on
     /// a cluster and 1 elsewhere]
     partitions: Option<Partitions>, "NUMBER", Partitions::parse;
+    /// Maximum number of users that a segment keeps, a power of two, such as 65536; a larger segment is estimated from
+    /// a sample [default: that of the data set; a new one keeps all users]
+    max_members: Option<MaxMembers>, "NUMBER", MaxMembers::parse;
     /// Number of Redis replicas that must have a visit before it is acknowledged, 0 to 9; not for the private Redis
     write_acks: usize, "NUMBER", parse::number::<0, 9>, default = "0";
     /// Whether the replicas must have it on disk, `true` or `false`; needs Redis 7.2 or Valkey, and a `redis_timeout`

@@ -11,7 +11,7 @@ use crate::estimator::history::Interval;
 use crate::http::{AllowedHosts, Origins, PublicUrl};
 use crate::jobs::{Schedule, SegmentPattern};
 use crate::redis::RedisUrl;
-use crate::store::{KeyPrefix, Partitions};
+use crate::store::{KeyPrefix, MaxMembers, Partitions};
 use crate::telemetry::{LogFilter, LogFormat, OtlpEndpoint};
 
 /// The value of a setting.
@@ -36,6 +36,7 @@ value_by_display!(
     JwtAlgorithm,
     LogFilter,
     LogFormat,
+    MaxMembers,
     MaxMemory,
     Origins,
     OtlpEndpoint,

@@ -59,6 +59,15 @@ impl KeySet {
         self.max_members
     }
 
+    /// Returns the number of partitions and the maximum number of members with their nouns: `8 partitions`, or `8 partitions
+    /// and up to 65536 members in a segment`.
+    #[must_use]
+    pub fn in_words(self) -> String {
+        let max_members =
+            self.max_members.map_or_else(String::new, |max| format!(" and up to {max} members in a segment"));
+        self.partitions.in_words() + &max_members
+    }
+
     /// Whether the keys have no tag.
     pub(super) fn is_plain(self) -> bool {
         self.tag_prefix.is_none()
@@ -89,6 +98,11 @@ impl KeySet {
                 && own.all(|partition| partition.is_below(keys.partitions))
                 && 100 * strays <= max_stray_percent * (fitting + strays)
         })
+    }
+
+    /// Returns `partition` as one of this key set, which decides its bound.
+    pub(super) fn own(self, partition: Partition) -> Partition {
+        self.partition(partition.number())
     }
 
     /// Whether `partition` belongs to this key set.

@@ -37,6 +37,13 @@ pub(super) enum KeyKind {
     Change,
 }
 
+impl KeyKind {
+    /// Whether only a data set with bounded segments has such keys.
+    pub(super) fn is_of_bounded_segments(&self) -> bool {
+        matches!(self, Self::SegmentLevel(..) | Self::Depths)
+    }
+}
+
 /// The text that begins all keys of a data set, so that several share a database.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeyPrefix(Box<str>);

@@ -48,7 +48,7 @@ impl DemoCommand {
             interval: settings.history_interval.unwrap_or(Interval::DEFAULT),
         };
         let mut data = Data::open(settings).await?;
-        let store = data.store.clone().with_partitions(settings.partitions);
+        let store = settings.require_layout(data.store.clone());
         let (estimator, clock) = (Estimator::new(store.clone(), settings.window), Clock::system());
         let population = Population::new(demo);
         let progress = Progress::start(Unit::Items, Some(population.visits()), "visits");

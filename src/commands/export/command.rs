@@ -24,6 +24,11 @@ pub struct ExportCommand {
     /// Output file, created when the export is complete; - is standard output
     #[arg(long, value_name = "FILE", default_value = "-")]
     output: PathBuf,
+    /// Export segments that keep a sample as well, and add a `weight` to each line: how many users it stands for
+    ///
+    /// Without it, a data set with such segments is refused. `import` refuses lines with another weight than 1.
+    #[arg(long)]
+    sample: bool,
 }
 
 impl ExportCommand {
@@ -34,8 +39,9 @@ impl ExportCommand {
     /// The reason in one line for the user.
     pub async fn run(&self, settings: &Settings) -> Outcome {
         let mut data = Data::open_existing(settings).await?;
-        let store = data.store.clone().with_partitions(settings.partitions);
+        let store = settings.require_layout(data.store.clone());
         let export = Export::new(store, settings.window, self.segments.clone());
+        let export = if self.sample { export.with_weights() } else { export };
         let exported = tokio::select! {
             exported = self.write(&export) => exported,
             failure = data.supervise() => Err(failure),

@@ -1,18 +1,17 @@
 //! `segment-estimator export`: writes all live visits as NDJSON, page by page, in the format that `import` reads.
 
 mod command;
+mod writer;
 
 use std::io::{self, Write};
-use std::time::Instant;
 
 pub(super) use self::command::ExportCommand;
-use super::backoff::Backoff;
+use self::writer::Writer;
 use super::progress::Progress;
-use crate::domain::visit_json::RawVisits;
-use crate::domain::{SegmentName, Segments, Timestamp, Window};
+use crate::domain::{SegmentName, Timestamp, Window};
 use crate::estimator::Estimator;
 use crate::estimator::clock::Clock;
-use crate::store::{self, Partition, SegmentKey, Store};
+use crate::store::{self, KeySet, Store};
 
 /// An export of live visits. The data set may be in use.
 #[derive(Debug)]
@@ -21,6 +20,8 @@ pub struct Export {
     window: Window,
     /// The segments to export. Empty means all.
     segments: Vec<SegmentName<'static>>,
+    /// Whether samples are exported as well, and each line has its weight.
+    has_weights: bool,
 }
 
 /// What was exported.
@@ -47,6 +48,22 @@ pub enum ExportError {
     /// The data set has no such segments. Has each with similar names.
     #[error("the data set has no segment {0}")]
     UnknownSegments(String),
+    /// A segment keeps a sample of its users.
+    #[error(
+        "{segment} keeps one user in {weight}, so the export would lack the others; with --sample it has the users that are kept, and each \
+         line says how many users it stands for"
+    )]
+    Sampled {
+        /// The first such segment.
+        segment: String,
+        /// The number of users for each one that is kept.
+        weight: u64,
+    },
+    /// A segment keeps a smaller sample than at the start of its export, so that the weights are wrong.
+    #[error(
+        "{0} grew beyond the maximum of users that it keeps during the export, so visits are missing; run the export again"
+    )]
+    Shrunk(SegmentName<'static>),
     /// The data set was moved to other partitions during the export.
     #[error(
         "the data set was moved to other partitions during the export, so visits are missing; run the export again"
@@ -61,7 +78,14 @@ impl Export {
     /// Returns an export of the live visits to `segments`, or to all segments if it is empty.
     #[must_use]
     pub fn new(store: Store, window: Window, segments: Vec<SegmentName<'static>>) -> Self {
-        Self { store, window, segments }
+        Self { store, window, segments, has_weights: false }
+    }
+
+    /// Exports segments that keep a sample as well, and writes the weight of each line: the number of users that it stands
+    /// for.
+    #[must_use]
+    pub fn with_weights(self) -> Self {
+        Self { has_weights: true, ..self }
     }
 
     /// Writes every visit that is live at the start to `out`. A visit during the export may be written with its earlier
@@ -85,7 +109,11 @@ impl Export {
         let cutoff = self.window.cutoff(clock.now());
         self.store.check_layout().await?;
         let keys = self.store.layout().await?.read();
-        let mut writer = Writer { store: &self.store, out, cutoff, progress, exported: ExportCounts::default() };
+        if !self.has_weights {
+            self.refuse_samples(keys, cutoff).await?;
+        }
+        let (has_weights, exported) = (self.has_weights, ExportCounts::default());
+        let mut writer = Writer { store: &self.store, out, cutoff, has_weights, progress, exported };
         for partition in keys.all() {
             if self.segments.is_empty() {
                 writer.write_partition(partition).await?;
@@ -127,79 +155,15 @@ impl Export {
     }
 }
 
-/// The state of an export in progress.
-struct Writer<'a, W> {
-    store: &'a Store,
-    out: &'a mut W,
-    cutoff: Timestamp,
-    progress: Option<&'a Progress>,
-    exported: ExportCounts,
-}
-
-impl<W: Write> Writer<'_, W> {
-    async fn write_partition(&mut self, partition: Partition) -> Result<(), ExportError> {
-        let (store, mut cursor) = (self.store, None);
-        loop {
-            let page = retry(|| store.index_of(partition, cursor.as_ref(), Export::INDEX_PAGE)).await?;
-            for segment in &page.segments {
-                self.write_segment(partition, segment).await?;
-            }
-            cursor = page.next;
-            if cursor.is_none() {
-                return Ok(());
-            }
-        }
-    }
-
-    async fn write_segment(&mut self, partition: Partition, segment: &SegmentName<'_>) -> Result<(), ExportError> {
-        for key in partition.segment_keys() {
-            if !self.write_key(key, segment).await? {
-                self.exported.segments_failed += 1;
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes the members of `segment` in `key`. Returns false if the key has another type.
-    async fn write_key(&mut self, key: SegmentKey, segment: &SegmentName<'_>) -> Result<bool, ExportError> {
-        let (store, mut cursor) = (self.store, None);
-        loop {
-            let page = match retry(|| store.members(key, segment, cursor.as_ref())).await {
-                Err(error) if error.is_wrong_type() => return Ok(false),
-                page => page?,
-            };
-            for (user_id, seen_at) in page.members {
-                if seen_at > self.cutoff {
-                    let segments = Segments::One(segment.clone());
-                    RawVisits { user_id, segments, seen_at: Some(seen_at) }.write_lines(&mut self.out)?;
-                    self.exported.visits += 1;
-                }
-            }
-            if let Some(progress) = self.progress {
-                progress.update(self.exported.visits, self.exported.visits);
-            }
-            cursor = page.next;
-            if cursor.is_none() {
-                return Ok(true);
-            }
-        }
-    }
-}
-
-/// Retries `request` with backoff during an outage of Redis.
-async fn retry<T, F>(request: impl Fn() -> F) -> Result<T, store::Error>
-where
-    F: Future<Output = Result<T, store::Error>>,
-{
-    let mut backoff = Backoff::default();
-    loop {
-        match request().await {
-            Err(error) if error.is_outage() => match backoff.next_delay(None, Instant::now()) {
-                Some(delay) => tokio::time::sleep(delay).await,
-                None => return Err(error),
-            },
-            result => return result,
+impl Export {
+    /// Refuses an export of segments that keep a sample.
+    async fn refuse_samples(&self, keys: KeySet, cutoff: Timestamp) -> Result<(), ExportError> {
+        let sampled = self.store.depths_in(keys, cutoff).await?;
+        let is_chosen =
+            |name: &str| self.segments.is_empty() || self.segments.iter().any(|segment| segment.as_str() == name);
+        match sampled.into_iter().find(|(name, _)| is_chosen(name)) {
+            Some((segment, depth)) => Err(ExportError::Sampled { segment, weight: depth.weight() }),
+            None => Ok(()),
         }
     }
 }

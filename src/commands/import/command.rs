@@ -125,7 +125,7 @@ impl ImportCommand {
             return Ok(import.to_service(service, stop).await?);
         }
         let mut data = Data::open(settings).await?;
-        let store = data.store.clone().with_partitions(settings.partitions);
+        let store = settings.require_layout(data.store.clone());
         let (estimator, clock) = (Estimator::new(store, settings.window), Clock::system());
         let address = data.address.clone();
         let outcome = tokio::select! {

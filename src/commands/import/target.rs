@@ -154,6 +154,7 @@ fn failure(error: store::Error) -> DeliveryFailure {
     match error {
         store::Error::Redis(redis::Error::TooOld(_) | redis::Error::NoWaitAof)
         | store::Error::Partitions { .. }
+        | store::Error::MaxMembers { .. }
         | store::Error::Unrecorded { .. } => DeliveryFailure::Permanent(why),
         _ => DeliveryFailure::Transient { why, retry_after: None },
     }

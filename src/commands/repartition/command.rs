@@ -5,41 +5,59 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::{MoveOutcome, Repartition};
+use super::{Destination, MembersKept, MoveOutcome, Repartition};
 use crate::commands::data::Data;
 use crate::commands::{Failure, Outcome, StopSignals};
 use crate::config::Settings;
 use crate::domain::counted;
 use crate::estimator::clock::Clock;
-use crate::store::Partitions;
+use crate::store::{KeySet, Partitions};
 
 /// The arguments of `repartition`.
 #[derive(Args)]
 pub(crate) struct RepartitionCommand {
-    /// Number of partitions: a power of two, up to 1024
+    /// Number of partitions: a power of two, up to 1024 [default: the present one]
     #[arg(long, value_name = "NUMBER", value_parser = Partitions::parse)]
-    to: Partitions,
+    to: Option<Partitions>,
+    /// Maximum number of users that a segment keeps, such as 65536 [default: the present one]
+    ///
+    /// A power of two from 1024 to 16777216. A segment with more users keeps a sample, and its count is an estimate. A larger maximum
+    /// takes effect for visits from the move on. Users that weren't kept can't be brought back, so a data set never keeps all users
+    /// again: `off` is refused then.
+    // A text, as the setting of the same name, whose flag clap passes on to each command.
+    #[arg(long, value_name = "NUMBER", value_parser = members_kept)]
+    max_members: Option<String>,
+}
+
+/// Returns the text of a valid `--max-members`.
+fn members_kept(text: &str) -> Result<String, String> {
+    MembersKept::parse(text).map(|_| text.to_owned())
 }
 
 impl RepartitionCommand {
     /// Moves the data set, or resumes an interrupted move.
     pub(crate) async fn run(&self, settings: &Settings) -> Outcome {
+        let members = self.max_members.as_deref().map(MembersKept::parse).transpose();
+        let members = members.map_err(|why| format!("--max-members: {why}"))?;
+        let destination = Destination { partitions: self.to, members };
+        if destination == Destination::default() {
+            return Err("--to, --max-members or both are required; see --help".into());
+        }
         let mut signals = StopSignals::new()?;
         let (data, since) = (Data::open(settings).await?, Instant::now());
         let repartition = Repartition::new(data.store.clone(), settings.window, Clock::system());
         let outcome = tokio::select! {
-            result = repartition.run(self.to, None) => result.map_err(Failure::from),
+            result = repartition.run(destination) => result.map_err(Failure::from),
             name = signals.next() => Err(format!("stopped by {name}; run the same command again to continue").into()),
         };
         data.close().await;
         let mut out = std::io::stdout();
-        let is = if self.to == Partitions::ONE { "is" } else { "are" };
         match outcome? {
-            MoveOutcome::NothingToDo => writeln!(out, "nothing to do: there {is} {}", self.to.in_words())?,
-            MoveOutcome::Done { members, segments } => writeln!(
+            MoveOutcome::NothingToDo(keys) => writeln!(out, "nothing to do: {}", there_are(keys))?,
+            MoveOutcome::Done { keys, members, segments } => writeln!(
                 out,
-                "there {is} {} now: {} copied and {} compared in {}",
-                self.to.in_words(),
+                "{} now: {} copied and {} compared in {}",
+                there_are(keys),
                 counted(members, "member", "members"),
                 counted(segments, "count", "counts"),
                 humantime::format_duration(Duration::from_millis(since.elapsed().as_millis() as u64))
@@ -47,4 +65,9 @@ impl RepartitionCommand {
         }
         Ok(())
     }
+}
+
+fn there_are(keys: KeySet) -> String {
+    let is = if keys.partitions() == Partitions::ONE { "is" } else { "are" };
+    format!("there {is} {}", keys.in_words())
 }

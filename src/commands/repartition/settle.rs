@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{Repartition, RepartitionError, layout_changed};
+use super::error::layout_changed;
+use super::{Repartition, RepartitionError};
 use crate::domain::SegmentName;
 use crate::store::{KeySet, Layout, Tombstone, UserInSegment};
 

@@ -57,6 +57,9 @@ pub enum AppError {
     /// The data set has another number of partitions.
     #[error("partitions: {0}")]
     Partitions(store::Error),
+    /// Segments of the data set keep another number of users.
+    #[error("max_members: {0}")]
+    MaxMembers(store::Error),
     /// The database has keys that may belong to another program.
     #[error("{0}")]
     Unrecorded(store::Error),
@@ -123,7 +126,7 @@ impl App {
             "using Redis"
         );
         let store = settings.open_store(servers, Arc::clone(&metrics)).map_err(AppError::Redis)?;
-        let store = store.with_partitions(settings.partitions).with_window(settings.window);
+        let store = settings.require_layout(store).with_window(settings.window);
         let history = History::new(store.clone(), settings.history_interval);
         let overlaps = Overlaps::new(store.clone(), settings.window, settings.overlap_limits());
         let estimator = Estimator::new(store, settings.window).with_max_lists(settings.max_lists);
@@ -131,6 +134,7 @@ impl App {
         // Synchronizes the clock before the first request. If Redis is down, the health monitor does it later.
         match estimator.sync(&clock).await {
             Err(error @ store::Error::Partitions { .. }) => return Err(AppError::Partitions(error)),
+            Err(error @ store::Error::MaxMembers { .. }) => return Err(AppError::MaxMembers(error)),
             Err(error @ store::Error::Unrecorded { .. }) => return Err(AppError::Unrecorded(error)),
             _ => {}
         }

@@ -13,6 +13,12 @@ use super::{SETTINGS, Setting, environment, file, parse, variables};
 #[case::unknown_log_level("log_filter", "debg", r#"log_filter: "debg" must be a level"#)]
 #[case::two_log_levels("log_filter", "a=b=c", r#"log_filter: "a=b=c" must be a level"#)]
 #[case::zero_timeout("redis_timeout", "0s", r#"redis_timeout: "0s" must be longer than zero"#)]
+#[case::max_members_not_a_power_of_two(
+    "max_members",
+    "65000",
+    r#"max_members: "65000" must be a power of two from 1024 to 16777216 (set by ESTIMATOR_MAX_MEMBERS)"#
+)]
+#[case::max_members_too_small("max_members", "512", r#"max_members: "512" must be a power of two from 1024 to"#)]
 #[case::zero_maximum("max_waiting", "0", r#"max_waiting: "0" must be a whole number from 1 to 1000000"#)]
 #[case::word_as_number("threads", "many", r#"threads: "many" must be a whole number"#)]
 #[case::timeout_over_a_day("body_timeout", "2days", r#"body_timeout: "2days" must not be longer than a day"#)]

@@ -19,6 +19,8 @@ pub(super) struct RawFields<'de> {
     /// Boxed: few visits have it.
     pub(super) segments: Option<Box<ListValue<'de>>>,
     pub(super) seen_at: Option<FieldValue<'de>>,
+    /// The weight of a line of an exported sample. Boxed: only exports have it.
+    pub(super) weight: Option<Box<serde_json::Value>>,
     pub(super) errors: Vec<FieldError>,
 }
 
@@ -29,7 +31,33 @@ impl<'de> RawFields<'de> {
             self.errors.push(error);
         }
     }
+
+    /// Refuses a weight as an unknown field.
+    pub(super) fn reject_weight(&mut self) {
+        if self.weight.take().is_some() {
+            self.push_error(FieldError::new(WEIGHT, UNKNOWN));
+        }
+    }
+
+    /// Refuses a weight other than 1: the line stands for more users than its own.
+    pub(super) fn check_weight(&mut self) {
+        if let Some(weight) = self.weight.take()
+            && weight.as_f64() != Some(1.0)
+        {
+            let weight = truncated(weight.to_string());
+            let detail = format!(
+                "is {weight}: the file is a sample, from `export --sample`, and this line stands for {weight} users, so importing it would \
+                 count too few"
+            );
+            self.push_error(FieldError::new(WEIGHT, detail));
+        }
+    }
 }
+
+/// The field of an exported sample that says how many users a line stands for.
+const WEIGHT: &str = "weight";
+/// The mistake of a field that no visit has.
+const UNKNOWN: &str = "is not a field of a visit; those are user_id, segment or segments, and seen_at";
 
 /// Truncates the name of an unknown field.
 fn truncated(mut name: String) -> String {
@@ -156,11 +184,13 @@ impl<'de> Deserialize<'de> for RawFields<'de> {
                             }
                             continue;
                         }
+                        Field::Unknown(name) if name == WEIGHT && raw.weight.is_none() => {
+                            raw.weight = Some(map.next_value()?);
+                            continue;
+                        }
                         Field::Unknown(name) => {
                             map.next_value::<IgnoredAny>()?;
-                            let detail =
-                                "is not a field of a visit; those are user_id, segment or segments, and seen_at";
-                            raw.push_error(FieldError::new(truncated(name), detail));
+                            raw.push_error(FieldError::new(truncated(name), UNKNOWN));
                             continue;
                         }
                     };

@@ -27,19 +27,27 @@ use super::{Timestamp, Visits};
 ///
 /// A [`VisitError`] that names every mistake, or the first ones.
 pub fn parse(json: &[u8], now: Timestamp) -> Result<Visits<'_>, VisitError> {
-    read(json)?.at(now)
+    let mut fields = raw_fields(json)?;
+    fields.reject_weight();
+    RawVisits::from_fields(fields)?.at(now)
 }
 
-/// Parses visits without comparing their time with a clock.
+/// Parses visits of a file, without comparing their time with a clock. A line of an export may have the `weight` 1.
 ///
 /// # Errors
 ///
-/// As [`parse`], except for a `seen_at` that is ahead of the clock.
+/// As [`parse`], except for a `seen_at` that is ahead of the clock. Any other `weight` is an error: the line is from a
+/// sample.
 pub fn read(json: &[u8]) -> Result<RawVisits<'_>, VisitError> {
+    let mut fields = raw_fields(json)?;
+    fields.check_weight();
+    RawVisits::from_fields(fields)
+}
+
+fn raw_fields(json: &[u8]) -> Result<RawFields<'_>, VisitError> {
     // One check of the whole is cheaper than one of each string, and includes the skipped ones.
     let utf_8 = std::str::from_utf8(json).map_err(|error| not_utf_8(error, json))?;
-    let raw: RawFields<'_> = serde_json::from_str(utf_8).map_err(|error| explain(&error, json))?;
-    RawVisits::from_fields(raw)
+    serde_json::from_str(utf_8).map_err(|error| explain(&error, json))
 }
 
 /// Detects input that only looks as if it were not JSON, by its first bytes. The message of the parser would mislead.
@@ -271,6 +279,34 @@ mod tests {
     )]
     fn parse_names_a_mistake(#[case] json: &str, #[case] field: &str, #[case] detail: &str) {
         assert_eq!(fields(json), [(field.to_owned(), detail.to_owned())]);
+    }
+
+    #[rstest]
+    #[case::kept_by_all(r#"{"user_id":"u1","segment":"s","weight":1}"#, None)]
+    #[case::kept_by_all_as_a_fraction(r#"{"user_id":"u1","segment":"s","weight":1.0}"#, None)]
+    #[case::sample(
+        r#"{"user_id":"u1","segment":"s","weight":128}"#,
+        Some(
+            "weight is 128: the file is a sample, from `export --sample`, and this line stands for 128 users, so importing it would count too few"
+        )
+    )]
+    #[case::text(
+        r#"{"user_id":"u1","segment":"s","weight":"1"}"#,
+        Some(
+            r#"weight is "1": the file is a sample, from `export --sample`, and this line stands for "1" users, so importing it would count too few"#
+        )
+    )]
+    #[case::twice(
+        r#"{"user_id":"u1","segment":"s","weight":1,"weight":1}"#,
+        Some("weight is not a field of a visit; those are user_id, segment or segments, and seen_at")
+    )]
+    fn read_accepts_the_weight_1_alone(#[case] json: &str, #[case] expected: Option<&str>) {
+        assert_eq!(read(json.as_bytes()).err().map(|error| error.to_string()).as_deref(), expected);
+        let of_http = (
+            "weight".to_owned(),
+            "is not a field of a visit; those are user_id, segment or segments, and seen_at".to_owned(),
+        );
+        assert_eq!(fields(json)[0], of_http);
     }
 
     #[test]

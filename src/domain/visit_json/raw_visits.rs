@@ -36,12 +36,12 @@ impl<'a> RawVisits<'a> {
         }
         let seen_at = seen_at.and_then(|time| unix_seconds(time).map(FieldValue::Number).or_else(|| text(time)));
         let (user_id, segment) = (text(user_id), text(segment));
-        Self::from_fields(RawFields { user_id, segment, segments: None, seen_at, errors })
+        Self::from_fields(RawFields { user_id, segment, segments: None, seen_at, weight: None, errors })
     }
 
     /// Validates all fields.
     pub(super) fn from_fields(fields: RawFields<'a>) -> Result<Self, VisitError> {
-        let RawFields { user_id, segment, segments, seen_at, mut errors } = fields;
+        let RawFields { user_id, segment, segments, seen_at, mut errors, weight: _ } = fields;
         let user_id = fields::text("user_id", user_id).and_then(UserId::parse).map_err(|error| errors.push(error));
         let segments = fields::segments(segment, segments).map_err(|found| errors.extend(found));
         let seen_at = fields::time("seen_at", seen_at).map_err(|error| errors.push(error));
@@ -67,9 +67,18 @@ impl<'a> RawVisits<'a> {
     ///
     /// The error of `out`.
     pub fn write_lines(&self, out: &mut impl Write) -> io::Result<()> {
+        self.write_weighted_lines(None, out)
+    }
+
+    /// As [`Self::write_lines`], with the number of users that each line stands for.
+    ///
+    /// # Errors
+    ///
+    /// The error of `out`.
+    pub fn write_weighted_lines(&self, weight: Option<u64>, out: &mut impl Write) -> io::Result<()> {
         let (user_id, seen_at) = (self.user_id.as_str(), self.seen_at.map(Timestamp::as_score));
         for segment in self.segments.as_slice() {
-            serde_json::to_writer(&mut *out, &VisitLine { user_id, segment: segment.as_str(), seen_at })?;
+            serde_json::to_writer(&mut *out, &VisitLine { user_id, segment: segment.as_str(), seen_at, weight })?;
             out.write_all(b"\n")?;
         }
         Ok(())
@@ -82,6 +91,8 @@ struct VisitLine<'a> {
     segment: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     seen_at: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    weight: Option<u64>,
 }
 
 /// Parses a number of JSON, and allows a plus or zeros in front. Rust would also accept `inf` and `nan`.

@@ -5,6 +5,7 @@ mod eviction;
 mod hidden_settings;
 mod permissions;
 mod resources;
+mod sampled_segments;
 mod server;
 mod survey;
 
@@ -12,5 +13,6 @@ pub use self::eviction::{Eviction, EvictionPolicy};
 pub use self::hidden_settings::HiddenSettings;
 pub use self::permissions::Permissions;
 pub use self::resources::Resources;
+pub use self::sampled_segments::SampledSegments;
 pub use self::server::Server;
 pub use self::survey::{Survey, list_first};

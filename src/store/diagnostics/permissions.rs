@@ -23,8 +23,11 @@ pub enum Permissions {
 /// [`Permissions::acl_rules`] derives an ACL from it, and tests compare it with the documents and with the commands of
 /// the running service.
 ///
+/// [`NEEDED_IF_BOUNDED`] has those that bounded segments need in addition.
+///
 /// Keys have placeholders: `segment` for a segment, `segments` for the index, `layout` for the layout record, `history`
-/// for a history, `change` for a change record, `lease` for the lease on sampling, and `forgotten` for tombstones.
+/// for a history, `change` for a change record, `lease` for the lease on sampling, `depths` for the depths of segments, and
+/// `forgotten` for tombstones.
 const NEEDED: [&[&str]; 34] = [
     &["PING"],
     &["ZADD", "segment", "GT", "0", "u"],
@@ -63,8 +66,23 @@ const NEEDED: [&[&str]; 34] = [
     &["UNLINK", "change"],
 ];
 
+/// The commands that a data set with bounded segments requires as well. Lower depths and deletions depend on the time of
+/// Redis.
+const NEEDED_IF_BOUNDED: [&[&str]; 8] = [
+    &["TIME"],
+    &["HGET", "depths", "s"],
+    &["HGETALL", "depths"],
+    &["HKEYS", "depths"],
+    &["HLEN", "depths"],
+    &["HSET", "depths", "s", "1"],
+    &["HDEL", "depths", "s"],
+    &["UNLINK", "depths"],
+];
+
 /// The ACL rules for the keys of a single partition.
 const KEYS: [&str; 5] = ["~segment:*", "~segments", "~layout", "~history:*", "~forgotten"];
+/// The ACL rules for the keys of bounded segments in a single partition.
+const BOUNDED_KEYS: [&str; 2] = ["~depths", "~segment@*"];
 /// The ACL rules for the keys of several partitions.
 const PARTITIONED_KEYS: [&str; 4] = ["~layout", "~history:*", "~{p*}:*", "~{q*}:*"];
 /// Commands that improve the service, but are not required. `SCAN` finds keys of other programs before the first data
@@ -76,11 +94,11 @@ const REPARTITION_COMMANDS: [&str; 1] = ["TTL"];
 const CLUSTER_COMMANDS: [&str; 3] = ["CLUSTER|SLOTS", "CLUSTER|INFO", "ASKING"];
 
 impl Permissions {
-    /// Returns the names of all required commands, each once.
+    /// Returns the names of all required commands, each once. `is_bounded` is whether segments are bounded.
     #[must_use]
-    pub fn needed_commands() -> Vec<&'static str> {
+    pub fn needed_commands(is_bounded: bool) -> Vec<&'static str> {
         let mut names = Vec::new();
-        for command in NEEDED {
+        for command in needed(is_bounded) {
             if !names.contains(&command[0]) {
                 names.push(command[0]);
             }
@@ -90,18 +108,21 @@ impl Permissions {
 
     /// Returns the ACL rules that permit all that the service does on one server.
     #[must_use]
-    pub fn acl_rules() -> Vec<String> {
-        Self::rules(&KEYS, &[])
+    pub fn acl_rules(is_bounded: bool) -> Vec<String> {
+        let bounded = if is_bounded { &BOUNDED_KEYS[..] } else { &[] };
+        Self::rules(&[&KEYS, bounded].concat(), &[], is_bounded)
     }
 
     /// Returns the ACL rules that permit all that the service and `repartition` do on a cluster.
     #[must_use]
-    pub fn acl_rules_of_a_cluster() -> Vec<String> {
-        Self::rules(&PARTITIONED_KEYS, &[&REPARTITION_COMMANDS[..], &CLUSTER_COMMANDS].concat())
+    pub fn acl_rules_of_a_cluster(is_bounded: bool) -> Vec<String> {
+        Self::rules(&PARTITIONED_KEYS, &[&REPARTITION_COMMANDS[..], &CLUSTER_COMMANDS].concat(), is_bounded)
     }
 
-    fn rules(keys: &[&str], more: &[&str]) -> Vec<String> {
-        let commands = Self::needed_commands().into_iter().chain(OPTIONAL).chain(more.iter().copied());
+    fn rules(keys: &[&str], more: &[&str], is_bounded: bool) -> Vec<String> {
+        let needed = Self::needed_commands(is_bounded);
+        let optional = OPTIONAL.into_iter().filter(|name| !needed.contains(name));
+        let commands = needed.iter().copied().chain(optional).chain(more.iter().copied());
         let commands = commands.map(|name| format!("+{}", name.to_lowercase()));
         keys.iter().map(|&keys| keys.to_owned()).chain(commands).collect()
     }
@@ -119,7 +140,8 @@ impl Permissions {
         partition: Partition,
         acks: WriteAcks,
     ) -> Result<Self, Error> {
-        if let Some(name) = missing_command(client, slot).await? {
+        let is_bounded = partition.bound().is_some();
+        if let Some(name) = missing_command(client, slot, is_bounded).await? {
             return Ok(Self::NoCommand(name));
         }
         let mut pipeline = pipe();
@@ -128,19 +150,19 @@ impl Permissions {
         let Some(Ok(user)) = answers.next() else { return Ok(Self::Unknown) };
         let dry_run = dry_run(&user, key_names, partition, acks, client.is_cluster());
         let verdicts = client.send(Request::new(slot, dry_run).probe()).await?.each().collect();
-        Ok(Self::from_verdicts(verdicts))
+        Ok(Self::from_verdicts(verdicts, is_bounded))
     }
 
-    /// Combines the answers to `ACL DRYRUN`, each of which is `OK`, a sentence, or an error. The answers for [`NEEDED`]
-    /// come first.
-    fn from_verdicts(verdicts: Vec<Result<String, redis::Error>>) -> Self {
+    /// Combines the answers to `ACL DRYRUN`, each of which is `OK`, a sentence, or an error. The answers for the required
+    /// commands come first.
+    fn from_verdicts(verdicts: Vec<Result<String, redis::Error>>, is_bounded: bool) -> Self {
         let forbidden = verdicts.iter().flatten().find(|verdict| *verdict != "OK");
         if let Some(verdict) = forbidden {
             return Self::Forbidden(verdict.clone());
         }
         // If the server accepts one dry run, it has `ACL DRYRUN`. An unknown command is then the one that was checked.
         let has_dry_run = verdicts.iter().any(Result::is_ok);
-        let mut needed = NEEDED.iter().zip(&verdicts);
+        let mut needed = needed(is_bounded).zip(&verdicts);
         match needed.find(|(_, verdict)| verdict.as_ref().is_err_and(redis::Error::is_unknown_command)) {
             Some((command, _)) if has_dry_run => Self::NoCommand(command[0]),
             _ if verdicts.iter().all(Result::is_ok) => Self::Enough,
@@ -149,10 +171,16 @@ impl Permissions {
     }
 }
 
+/// Returns every required command with its keys.
+fn needed(is_bounded: bool) -> impl Iterator<Item = &'static [&'static str]> {
+    let bounded = if is_bounded { &NEEDED_IF_BOUNDED[..] } else { &[] };
+    NEEDED.iter().chain(bounded).copied()
+}
+
 /// Returns the first required command that the server lacks; `None` if it has all of them, or if an ACL forbids
 /// `COMMAND INFO`.
-async fn missing_command(client: &Client, slot: Slot) -> Result<Option<&'static str>, Error> {
-    let names = Permissions::needed_commands();
+async fn missing_command(client: &Client, slot: Slot, is_bounded: bool) -> Result<Option<&'static str>, Error> {
+    let names = Permissions::needed_commands(is_bounded);
     let mut pipeline = pipe();
     pipeline.cmd("COMMAND").arg("INFO").arg(&names);
     let mut answers = client.send(Request::new(slot, pipeline).probe()).await?.each::<Vec<Value>>();
@@ -162,8 +190,8 @@ async fn missing_command(client: &Client, slot: Slot) -> Result<Option<&'static 
 }
 
 fn dry_run(user: &str, key_names: &KeyNames, partition: Partition, acks: WriteAcks, is_cluster: bool) -> Pipeline {
-    let mut pipeline = Pipeline::with_capacity(NEEDED.len() + 1 + CLUSTER_COMMANDS.len());
-    for command in NEEDED {
+    let mut pipeline = Pipeline::with_capacity(NEEDED.len() + NEEDED_IF_BOUNDED.len() + 1 + CLUSTER_COMMANDS.len());
+    for command in needed(partition.bound().is_some()) {
         let dry_run = pipeline.cmd("ACL").arg("DRYRUN").arg(user);
         for word in command {
             match *word {
@@ -173,6 +201,7 @@ fn dry_run(user: &str, key_names: &KeyNames, partition: Partition, acks: WriteAc
                 "history" => dry_run.arg(key_names.history("s")),
                 "change" => dry_run.arg(key_names.change("s")),
                 "lease" => dry_run.arg(key_names.lease()),
+                "depths" => dry_run.arg(key_names.depths(partition)),
                 "forgotten" => dry_run.arg(key_names.tombstones(partition)),
                 word => dry_run.arg(word),
             };
@@ -216,6 +245,6 @@ mod tests {
         #[case] verdicts: Vec<Result<String, redis::Error>>,
         #[case] expected: Permissions,
     ) {
-        assert_eq!(Permissions::from_verdicts(verdicts), expected);
+        assert_eq!(Permissions::from_verdicts(verdicts, false), expected);
     }
 }

@@ -31,7 +31,7 @@ pub struct Survey {
 
 impl Store {
     /// Number of keys that are surveyed in one round trip.
-    const KEYS_PER_REQUEST: usize = 500;
+    pub(super) const KEYS_PER_REQUEST: usize = 500;
     /// Number of partitions that are surveyed concurrently.
     const SURVEY_CONCURRENCY: usize = 8;
 

@@ -20,6 +20,8 @@ pub struct UnrecordedData {
     pub candidates: Vec<Candidate>,
     /// The content of keys that belong to no candidate, by pattern.
     pub unfit: BTreeMap<String, Survey>,
+    /// A key of bounded segments whose maximum number of members is unknown. Then there is nothing to adopt.
+    pub bounded: Option<String>,
     /// The window that the data set will get.
     pub window: Window,
     /// Whether all keys were scanned. Otherwise there may be others.
@@ -47,7 +49,7 @@ impl UnrecordedData {
     /// Whether no key may belong to a data set.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.candidates.is_empty() && self.unfit.is_empty()
+        self.candidates.is_empty() && self.unfit.is_empty() && self.bounded.is_none()
     }
 
     /// Returns the last partition with a key if its number is too high for `partitions`.
@@ -74,8 +76,14 @@ impl Store {
     pub async fn survey_unrecorded(&self, now: Timestamp) -> Result<UnrecordedData, Error> {
         let evidence = self.find_evidence().await?;
         let plain = KeySet::plain();
-        let mut partitions: BTreeSet<_> = evidence.partitions.iter().copied().collect();
-        partitions.extend(evidence.is_plain.then(|| plain.of(0)));
+        // Only a record has the bound of a partition.
+        let recorded = |partition: Partition| {
+            let mut keysets = evidence.layout.iter().flat_map(Layout::all);
+            keysets.find(|keys| keys.has(partition)).map_or(partition, |keys| keys.own(partition))
+        };
+        let mut partitions: BTreeSet<_> = evidence.partitions.iter().copied().map(recorded).collect();
+        partitions.extend(evidence.is_plain.then(|| recorded(plain.of(0))));
+        let mut bounded = BTreeSet::new();
         let mut segments = BTreeMap::<_, BTreeSet<_>>::new();
         // The scan is complete, because adopting would hide a key that it misses.
         let OwnKeys { keys, coverage } = self.own_keys(usize::MAX, |_| false).await?;
@@ -84,22 +92,22 @@ impl Store {
             if self.is_cluster() && plain.has(own.partition) {
                 continue;
             }
+            let partition = recorded(own.partition);
+            if own.kind.is_of_bounded_segments() && partition.bound().is_none() {
+                bounded.insert(own.key);
+                continue;
+            }
             match own.kind {
                 KeyKind::Index => {
-                    partitions.insert(own.partition);
+                    partitions.insert(partition);
                 }
-                KeyKind::Segment(name) => {
+                KeyKind::Segment(name) | KeyKind::SegmentLevel(_, name) => {
                     if let Ok(name) = SegmentName::parse(name) {
-                        partitions.insert(own.partition);
-                        segments.entry(own.partition).or_default().insert(name);
+                        partitions.insert(partition);
+                        segments.entry(partition).or_default().insert(name);
                     }
                 }
-                KeyKind::SegmentLevel(..)
-                | KeyKind::Depths
-                | KeyKind::History
-                | KeyKind::Change
-                | KeyKind::Layout
-                | KeyKind::Tombstones => {}
+                KeyKind::Depths | KeyKind::History | KeyKind::Change | KeyKind::Layout | KeyKind::Tombstones => {}
             }
         }
 
@@ -137,6 +145,7 @@ impl Store {
         Ok(UnrecordedData {
             candidates: keysets.into_iter().map(candidate).collect(),
             unfit,
+            bounded: bounded.pop_first(),
             window,
             coverage,
             partitions,

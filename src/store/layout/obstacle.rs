@@ -5,8 +5,8 @@
 //!
 //! Keys may be left from an earlier resharding, because an instance that was suspended may write to old keys after they
 //! were deleted. They differ from foreign keys in form. A leftover index contains valid names with the score 0, among
-//! them that of every leftover segment. Tombstones have the score 0 and a TTL, which one script sets. Before the first
-//! resharding is complete, no keys are left over.
+//! them that of every leftover segment. Leftover depths are a hash of valid texts. Tombstones have the score 0 and a TTL,
+//! which one script sets. Before the first resharding is complete, no keys are left over.
 
 use std::collections::BTreeSet;
 
@@ -16,6 +16,7 @@ use super::Layout;
 use crate::domain::SegmentName;
 use crate::redis::{self, Request, parse};
 use crate::store::keys::KeyKind;
+use crate::store::sampling::segment_depth::SegmentDepth;
 use crate::store::{Error, KeySet, Partition, SegmentKey, Store};
 
 impl Store {
@@ -58,7 +59,7 @@ impl Store {
         Ok(None)
     }
 
-    /// Returns the key of the record, the index or the tombstones of `partition` if it is foreign.
+    /// Returns the key of the record, the index, the depths or the tombstones of `partition` if it is foreign.
     async fn foreign_key_of(&self, partition: Partition, may_have_leftovers: bool) -> Result<Option<String>, Error> {
         let [record, index, tombstones] = [
             self.key_names.layout_of(partition),
@@ -101,7 +102,27 @@ impl Store {
         if !is_left(or_foreign(users)?, or_foreign(unscored_users)?) || !has_ttl {
             return Ok(Some(tombstones));
         }
-        Ok(None)
+        self.foreign_depths(partition, may_be_left).await
+    }
+
+    /// Returns the key of the depths of `partition` if it is foreign. An exact key set has no depths.
+    async fn foreign_depths(&self, partition: Partition, may_be_left: bool) -> Result<Option<String>, Error> {
+        if partition.bound().is_none() {
+            return Ok(None);
+        }
+        let key = self.key_names.depths(partition);
+        let mut pipeline = pipe();
+        pipeline.cmd("HGETALL").arg(&key);
+        let mut results = self.client.send(Request::new(partition.slot(), pipeline).probe()).await?.results();
+        let fields = or_foreign::<Vec<(Vec<u8>, Vec<u8>)>>(results.pop().expect("the command has a result"))?;
+        let is_left = fields.is_some_and(|fields| {
+            let is_depth = |(name, text): &(Vec<u8>, Vec<u8>)| {
+                let is_name = std::str::from_utf8(name).is_ok_and(|name| SegmentName::parse(name).is_ok());
+                is_name && SegmentDepth::parse(text).is_some()
+            };
+            fields.is_empty() || may_be_left && fields.iter().all(is_depth)
+        });
+        Ok((!is_left).then_some(key))
     }
 
     /// Returns whether the key `key` of a segment exists, but has another type or is missing from the index.

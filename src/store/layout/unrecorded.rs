@@ -22,12 +22,12 @@ pub(super) struct Evidence {
     pub(super) is_plain: bool,
     /// The partitions that have an index.
     pub(super) partitions: Vec<Partition>,
-    /// If there is no index: the key of a segment or of a history.
+    /// If there is no index: the key of a segment, of depths or of a history.
     other: Option<OwnKey>,
 }
 
 impl Evidence {
-    /// Whether there is no index, but the key of a segment or of a history.
+    /// Whether there is no index, but the key of a segment, of depths or of a history.
     pub(super) fn has_other(&self) -> bool {
         self.other.is_some()
     }
@@ -56,12 +56,14 @@ impl Store {
             Evidence { partitions, .. } if !partitions.is_empty() => {
                 format!("`{}`", self.key_names.index(partitions[0]))
             }
+            Evidence { other: Some(own), .. } if own.kind.is_of_bounded_segments() => format!("`{}`", own.key),
             Evidence { other: Some(OwnKey { partition, .. }), .. } if *partition != plain => {
                 format!("`{}`", self.key_names.segments_like(*partition, "*"))
             }
             Evidence { is_plain: false, other: None, .. } => return Ok(None),
-            Evidence { is_plain, .. } if self.is_private => match self.unindexed_segment(plain).await? {
-                Some(key) => format!("`{key}`, a segment that is missing from `{first}`,"),
+            Evidence { is_plain, .. } if self.is_private => match self.unfit_key(plain).await? {
+                Some(own) if own.kind.is_of_bounded_segments() => format!("`{}`", own.key),
+                Some(own) => format!("`{}`, a segment that is missing from `{first}`,", own.key),
                 None => {
                     return Ok(Some(self.first_layout().await?));
                 }
@@ -140,27 +142,28 @@ impl Store {
         Ok(found)
     }
 
-    /// Returns the key of a segment of `partition` that is missing from its index. Such a segment would be counted, but
-    /// not be listed, pruned or moved, and deleting a user would miss it.
-    async fn unindexed_segment(&self, partition: Partition) -> Result<Option<String>, Error> {
+    /// Returns a key of `partition` that a record of exact segments doesn't fit. It may belong to bounded segments, whose
+    /// maximum is unknown without a record. Or it belongs to a segment that is missing from the index. Such a segment would be
+    /// counted, but not be listed, pruned or moved, and deleting a user would miss it.
+    async fn unfit_key(&self, partition: Partition) -> Result<Option<OwnKey>, Error> {
         let indexed: BTreeSet<_> = match self.names_of(partition).await {
             Err(error) if error.is_wrong_type() => BTreeSet::new(),
             names => names?.into_iter().collect(),
         };
-        let is_unindexed = |own: &OwnKey| match &own.kind {
+        let is_unfit = |own: &OwnKey| match &own.kind {
             KeyKind::Segment(name) if own.partition == partition => {
                 SegmentName::parse(name.as_str()).is_ok_and(|name| !indexed.contains(&name))
             }
-            _ => false,
+            kind => own.partition == partition && kind.is_of_bounded_segments(),
         };
-        let found = self.own_keys(usize::MAX, is_unindexed).await?.keys.pop();
-        Ok(found.filter(is_unindexed).map(|own| own.key))
+        let found = self.own_keys(usize::MAX, is_unfit).await?.keys.pop();
+        Ok(found.filter(is_unfit))
     }
 
-    /// Returns the key of a segment or of a history, if there is one. Prefers a segment, whose key shows whether there
-    /// are partitions. If an ACL forbids `SCAN`, checks for the key of the lease alone.
+    /// Returns the key of a segment, of depths or of a history, if there is one. Prefers one of segments, which shows whether
+    /// there are partitions. If an ACL forbids `SCAN`, checks for the key of the lease alone.
     async fn other_key(&self) -> Result<Option<OwnKey>, Error> {
-        let is_segment = |own: &OwnKey| matches!(own.kind, KeyKind::Segment(_));
+        let is_segment = |own: &OwnKey| matches!(own.kind, KeyKind::Segment(_)) || own.kind.is_of_bounded_segments();
         // Unless Redis is private, any such key is refused.
         let is_enough = |own: &OwnKey| is_segment(own) || (own.kind == KeyKind::History && !self.is_private);
         let mut found = self.own_keys(Self::SCAN_STEPS, is_enough).await?.keys;

@@ -14,7 +14,7 @@ use ::redis::{Value, pipe};
 
 use crate::domain::Window;
 use crate::redis::Request;
-use crate::store::{Error, Layout, Partitions, Resharding, Store};
+use crate::store::{Error, KeySet, Layout, Resharding, Store};
 
 /// The outcome of a change of the window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,8 +23,8 @@ pub enum WindowChange {
     Done,
     /// An instance counts over a longer window, which stays in force.
     Refused,
-    /// A resharding to this number of partitions is in progress, which a shorter window must wait for.
-    Moving(Partitions),
+    /// A resharding to this key set is in progress, which a shorter window must wait for.
+    Moving(KeySet),
 }
 
 impl Store {
@@ -46,7 +46,7 @@ impl Store {
             return Ok(WindowChange::Done);
         }
         if let Some(Resharding { to, .. }) = layout.resharding {
-            return Ok(WindowChange::Moving(to.partitions()));
+            return Ok(WindowChange::Moving(to));
         }
         let proposed = Layout { epoch: layout.epoch + 1, shorter: Some(window), ..layout };
         self.take_step(&layout, &proposed).await?;

@@ -1,7 +1,5 @@
 //! Depths during a resharding from one bounded key set to another.
 
-use std::collections::BTreeMap;
-
 use ::redis::{Value, cmd};
 
 use super::segment_depth::SegmentDepth;
@@ -17,7 +15,7 @@ impl Store {
     /// An [`Error`] if Redis didn't answer. [`Error::LayoutChanged`] if another layout is in force, or if the depths change all
     /// the time.
     pub async fn inherit_depths(&self, layout: &Layout, old: KeySet, new: KeySet) -> Result<(), Error> {
-        for (name, depth) in self.complete_depths(old).await? {
+        for (name, depth) in self.highest_depths(old, SegmentDepth::complete).await? {
             for partition in new.all() {
                 self.raise_to(layout, partition, &name, depth).await?;
             }
@@ -42,30 +40,6 @@ impl Store {
         });
         for (partition, depth) in keys.all().zip(self.client.send_by_server::<Value>(reads, Request::each).await?) {
             complete = complete.max(self.parse_depth(partition, depth)?.complete());
-        }
-        Ok(complete)
-    }
-
-    /// Returns the depth from which all levels of each segment are complete in every partition of `keys`. Segments that keep
-    /// all users are missing.
-    async fn complete_depths(&self, keys: KeySet) -> Result<BTreeMap<String, Depth>, Error> {
-        let mut complete = BTreeMap::new();
-        if keys.max_members().is_none() {
-            return Ok(complete);
-        }
-        let reads = keys.all().map(|partition| {
-            let mut read = cmd("HGETALL");
-            read.arg(self.key_names.depths(partition));
-            (partition.slot(), read)
-        });
-        for (partition, fields) in keys.all().zip(self.client.send_by_server(reads, Request::each).await?) {
-            let fields: Vec<(String, Vec<u8>)> = fields?;
-            for (name, text) in fields {
-                let depth =
-                    SegmentDepth::parse(&text).ok_or_else(|| self.foreign_key(self.key_names.depths(partition)))?;
-                let deepest: &mut Depth = complete.entry(name).or_default();
-                *deepest = depth.complete().max(*deepest);
-            }
         }
         Ok(complete)
     }

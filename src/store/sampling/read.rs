@@ -1,11 +1,14 @@
 //! Reading the depths that reads of members depend on.
 
+use std::collections::BTreeMap;
+
 use ::redis::Value;
 use ::redis::cmd;
 
+use super::segment_depth::SegmentDepth;
 use crate::domain::{Depth, SegmentName, Timestamp};
 use crate::redis::Request;
-use crate::store::{Error, Partition, Store};
+use crate::store::{Error, KeySet, Partition, Store};
 
 impl Store {
     /// Returns the highest depth of `segments` in `partition`, for members that were seen after `cutoff`: samples of several
@@ -34,5 +37,47 @@ impl Store {
             common = common.max(self.parse_depth(partition, answer)?.at(cutoff));
         }
         Ok(common)
+    }
+
+    /// Returns the highest depth of each segment in the partitions of `keys`, for members that were seen after `cutoff`.
+    /// Segments that keep all users are missing.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] if Redis didn't answer. [`Error::ForeignKey`] if depths belong to another program.
+    pub async fn depths_in(&self, keys: KeySet, cutoff: Timestamp) -> Result<BTreeMap<String, Depth>, Error> {
+        let mut depths = self.highest_depths(keys, |depth| depth.at(cutoff)).await?;
+        depths.retain(|_, depth| *depth != Depth::ZERO);
+        Ok(depths)
+    }
+
+    /// Returns the highest `depth_of` the recorded depths of each segment in the partitions of `keys`.
+    pub(super) async fn highest_depths(
+        &self,
+        keys: KeySet,
+        depth_of: impl Fn(SegmentDepth) -> Depth,
+    ) -> Result<BTreeMap<String, Depth>, Error> {
+        let mut highest = BTreeMap::new();
+        if keys.max_members().is_none() {
+            return Ok(highest);
+        }
+        let reads = keys.all().map(|partition| {
+            let mut read = cmd("HGETALL");
+            read.arg(self.key_names.depths(partition));
+            (partition.slot(), read)
+        });
+        for (partition, fields) in keys.all().zip(self.client.send_by_server(reads, Request::each).await?) {
+            let foreign = || self.foreign_key(self.key_names.depths(partition));
+            let fields: Vec<(String, Vec<u8>)> = match fields {
+                Err(error) if error.is_wrong_type() => return Err(foreign()),
+                fields => fields?,
+            };
+            for (name, text) in fields {
+                let depth = SegmentDepth::parse(&text).map(&depth_of).ok_or_else(foreign)?;
+                let deepest: &mut Depth = highest.entry(name).or_default();
+                *deepest = depth.max(*deepest);
+            }
+        }
+        Ok(highest)
     }
 }

@@ -146,7 +146,7 @@ fn check_reports_a_private_redis_that_cannot_serve() {
 
 /// Runs `check` on a Redis whose user `me` has the rules that the service needs, and then `rules`.
 fn check_with_acl(rules: &[&str]) -> (bool, String, String) {
-    let needed = Permissions::acl_rules();
+    let needed = Permissions::acl_rules(false);
     check_with_only(&[&needed.iter().map(String::as_str).collect::<Vec<_>>()[..], rules].concat())
 }
 
@@ -207,7 +207,7 @@ fn check_reports_an_acl_without_scan() {
 fn check_fails_for_each_needed_command_that_an_acl_forbids() {
     let has_dry_run = Redis::start().has_acl_dry_run();
     let mut unknown = Vec::new();
-    for command in Permissions::needed_commands().into_iter().filter(|command| *command != "PING") {
+    for command in Permissions::needed_commands(false).into_iter().filter(|command| *command != "PING") {
         let lower = command.to_lowercase();
         let (succeeded, table, error) = check_with_acl(&[&DRY_RUN[..], &[&format!("-{lower}")]].concat());
         if succeeded {
@@ -239,7 +239,7 @@ fn check_fails_for_keys_that_an_acl_forbids() {
 
 #[test]
 fn check_fails_for_each_needed_command_that_redis_lacks() {
-    for command in Permissions::needed_commands().into_iter().filter(|command| *command != "PING") {
+    for command in Permissions::needed_commands(false).into_iter().filter(|command| *command != "PING") {
         let (redis, folder) = (Redis::start_with(&["--rename-command", command, ""]), tempfile::tempdir().unwrap());
         let (succeeded, _, error) = check(folder.path(), &["--redis-url", &redis.url()]);
         let expected = format!("can't serve: it lacks the required command `{command}`, which is renamed");

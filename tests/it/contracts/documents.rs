@@ -116,8 +116,8 @@ fn acl_rules_in(file: &str) -> Vec<String> {
 }
 
 #[rstest]
-#[case::one_server("docs/operating.md", Permissions::acl_rules())]
-#[case::cluster("docs/scaling.md", Permissions::acl_rules_of_a_cluster())]
+#[case::one_server("docs/operating.md", Permissions::acl_rules(false))]
+#[case::cluster("docs/scaling.md", Permissions::acl_rules_of_a_cluster(false))]
 fn acl_rules_in_the_documents_are_those_that_the_service_needs(#[case] file: &str, #[case] mut needed: Vec<String>) {
     needed.sort();
     assert_eq!(acl_rules_in(file), needed);

@@ -289,7 +289,7 @@ async fn window_set_extends_but_does_not_shorten_during_a_move(#[case] phase: Ph
     let why = "nothing was changed: the data is moving to 4 partitions; finish that first, with \
                `segment-estimator repartition --to 4`";
     assert!(message.contains(why), "{message}");
-    assert_eq!(store.set_window(window("1d")).await, Ok(WindowChange::Moving(to.partitions())));
+    assert_eq!(store.set_window(window("1d")).await, Ok(WindowChange::Moving(to)));
     assert_eq!(redis.call::<String>(&["GET", "layout"]), record);
     assert_eq!(stdout_of(&redis, &["window", "set", "15d"]), "the window of the data set is 15d\n");
     assert!(redis.call::<String>(&["GET", "layout"]).contains(r#""move":{"to":"p4""#));

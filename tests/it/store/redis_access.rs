@@ -15,7 +15,7 @@ use crate::helpers::{
 
 /// Creates an ACL user that may do what the service does and no more.
 fn create_user(redis: &Redis, user: &str, password: &str) {
-    let (password, needed) = (format!(">{password}"), Permissions::acl_rules());
+    let (password, needed) = (format!(">{password}"), Permissions::acl_rules(false));
     let rules = ["ACL", "SETUSER", user, "reset", "on", &password];
     let needed: Vec<_> = needed.iter().map(String::as_str).collect();
     redis.call::<()>(&[&rules[..], &needed, &redis.acl_rules_of_the_version()].concat());
@@ -107,7 +107,7 @@ async fn service_sends_the_required_commands_and_no_others() {
     let own = [&own[..], &["ACL", "CLIENT", "CONFIG"]].concat();
     let run = commands_run(&redis).into_iter().chain(at_start).filter(|name| !own.contains(&name.as_str()));
     let run: Vec<_> = run.collect::<BTreeSet<_>>().into_iter().collect();
-    let mut needed = Permissions::needed_commands();
+    let mut needed = Permissions::needed_commands(false);
     needed.sort_unstable();
     assert_eq!(run, needed);
     assert_eq!(redis.call::<Vec<String>>(&["ACL", "LOG"]), [""; 0], "nothing was refused");

@@ -18,7 +18,7 @@ use crate::helpers::{
 
 /// Creates an ACL user for the keys of `pattern`, and returns its URL.
 fn create_user(redis: &Redis, user: &str, pattern: &str) -> String {
-    let needed = Permissions::acl_rules();
+    let needed = Permissions::acl_rules(false);
     let commands: Vec<_> = needed.iter().map(String::as_str).filter(|rule| rule.starts_with('+')).collect();
     let rules = ["ACL", "SETUSER", user, "reset", "on", ">secret", pattern, "+unlink"];
     redis.call::<()>(&[&rules[..], &commands, &redis.acl_rules_of_the_version()].concat());
