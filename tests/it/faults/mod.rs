@@ -7,6 +7,7 @@
 
 #![allow(clippy::print_stdout, reason = "the figures of a soak")]
 
+mod bounded;
 mod clients;
 mod cluster;
 mod crashes;
