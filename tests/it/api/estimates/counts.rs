@@ -81,28 +81,23 @@ async fn histogram_buckets_are_estimates_that_add_up(#[case] partitions: &str) {
 #[tokio::test]
 async fn history_keeps_the_accuracy_of_each_sample() {
     let bounded = Bounded::start("1").await;
-    let hour = |hours: i64| Timestamp::from_millis((Timestamp::now().as_millis() / 3_600_000 - hours) * 3_600_000);
+    let now = Timestamp::now().as_millis() / 3_600_000;
+    let hour = |hours: i64| Timestamp::from_millis((now - hours) * 3_600_000);
     let estimate = Estimate::sampled(37_343, Depth::from_number(7).unwrap());
     for (hours, count) in [(3, Estimate::exact(900)), (2, estimate)] {
         let sample = Sample { at: hour(hours), count };
         bounded.store.add_samples(&[NamedSample { segment: segment("many"), sample }]).await.unwrap();
     }
-    let path = format!("?from={}&to={}&step=1h", hour(3), hour(1));
-    for (points, rows) in [
-        (
-            bounded.json(&format!("/segments/many/history{path}")).await["points"].clone(),
-            format!("/segments/many/history{path}"),
-        ),
-        (
-            bounded.json(&format!("/history{path}&segment=many")).await["histories"][0]["points"].clone(),
-            format!("/history{path}&segment=many"),
-        ),
-    ] {
+    let range = format!("from={}&to={}&step=1h", hour(3), hour(1));
+    for (path, pointer) in [("/segments/many/history?", "/points"), ("/history?segment=many&", "/histories/0/points")] {
+        let path = format!("{path}{range}");
+        let answer = bounded.json(&path).await;
+        let points = answer.pointer(pointer).unwrap();
         assert_exact(&points[0], 900);
         let accuracy = ["count", "exact", "error_95"].map(|member| points[1][member].clone());
         assert_eq!(accuracy, [json!(4_779_904), json!(false), json!(0.0101)]);
         assert_eq!((&points[2]["count"], points[2].get("exact")), (&Value::Null, None));
-        let rows = bounded.csv(&rows).await;
+        let rows = bounded.csv(&path).await;
         let cells = |row: usize| ["count", "exact", "error_95"].map(|column| rows[row][column].as_str());
         assert_eq!([cells(0), cells(1), cells(2)], [["900", "true", ""], ["4779904", "false", "0.0101"], ["", "", ""]]);
     }

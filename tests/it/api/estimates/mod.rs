@@ -96,7 +96,7 @@ fn assert_exact(answer: &Value, users: u64) {
     assert!(answer.get("error_95").is_none(), "{answer}");
 }
 
-/// Asserts that `answer` is an estimate of `users` within its error. Ids and samples are the same in each run.
+/// Asserts that `answer` is an estimate of `users`, within three standard errors. Ids and samples are the same in each run.
 #[track_caller]
 fn assert_estimate(answer: &Value, users: u32) {
     assert_eq!(answer["exact"], false, "{answer}");
@@ -107,5 +107,5 @@ fn assert_estimate(answer: &Value, users: u32) {
 fn assert_close(count: &Value, error_95: &Value, users: u32) {
     let (count, error) = (count.as_f64().unwrap(), error_95.as_f64().unwrap());
     assert!(error > 0.0 && error < 0.3, "{error}");
-    assert!((count - f64::from(users)).abs() <= error * count, "{count} ± {error} of {users}");
+    assert!((count - f64::from(users)).abs() <= 1.5 * error * count, "{count} ± {error} of {users}");
 }
