@@ -261,7 +261,7 @@ async fn overlap_has_a_row_for_each_region_from_which_pairs_can_be_added_up() {
         assert_eq!(both.map(|row| row["count"].parse::<u64>().unwrap()).sum::<u64>(), pair["count"]);
     }
     let empty = ask(&app, "/overlap?segment=x&segment=y", "text/csv").await.text().await.unwrap();
-    assert_eq!(empty, "in:x,in:y,segments,count,unknown,window_seconds,as_of\r\n");
+    assert_eq!(empty, "in:x,in:y,segments,count,exact,error_95,unknown,window_seconds,as_of\r\n");
     // An empty segment is known.
     redis.call::<()>(&["ZADD", "segments", "0", "empty"]);
     let misspelled = rows(&app, "/overlap?segment=a&segment=b%22&segment=empty&segment=%3Dx").await;

@@ -6,10 +6,11 @@ use reqwest::Response;
 use rstest::rstest;
 use segment_estimator::domain::{Depth, Level, Timestamp, Window};
 use segment_estimator::estimator::{Estimator, MemberListError, MembersQuery};
+use segment_estimator::store::MaxMembers;
 use serde_json::{Value, json};
 
 use super::{Bounded, USERS, id};
-use crate::helpers::{encoded, problem, segment, success};
+use crate::helpers::{Redis, TestApp, encoded, problem, segment, success};
 
 async fn lines(response: Response) -> Vec<Value> {
     let text = success(response).await.text().await.unwrap();
@@ -136,6 +137,39 @@ async fn list_ends_with_an_error_when_the_depth_is_raised() {
     // Another list begins with the new weights.
     let next = estimator.members(query()).unwrap().next(Timestamp::now()).await.unwrap().unwrap();
     assert!(next.iter().all(|member| member.weight == 2 * weight));
+}
+
+#[tokio::test]
+async fn list_breaks_off_when_the_depth_is_raised() {
+    const MEMBERS: u32 = 200_000;
+    let redis = Redis::start();
+    let store = redis.store().with_max_members(Some(MaxMembers::parse("524288").unwrap()));
+    store.layout().await.unwrap();
+    let app = TestApp::spawn(&redis).await;
+    let (mut connection, begin) = (redis.connection(), Timestamp::now().as_millis() - 86_400_000);
+    for users in (0..MEMBERS).collect::<Vec<_>>().chunks(10_000) {
+        let mut pipeline = ::redis::pipe();
+        for user in users {
+            let (id, seen_at) = (id(*user), Timestamp::from_millis(begin + i64::from(*user)));
+            pipeline.zadd(format!("segment@{}:many", Level::of(&id).number()), id, seen_at.as_score()).ignore();
+        }
+        pipeline.exec(&mut connection).unwrap();
+    }
+    let mut response = app.get("/segments/many/users").await;
+    assert_eq!(response.status(), 200);
+    let first = response.chunk().await.unwrap().unwrap();
+    assert!(!String::from_utf8_lossy(&first).contains("weight"));
+    // The transfer waits for its reader.
+    redis.call::<()>(&["HSET", "depths", "many", "1"]);
+    let broken = loop {
+        match response.chunk().await {
+            Ok(Some(_)) => {}
+            outcome => break outcome,
+        }
+    };
+    assert!(broken.is_err(), "a broken transfer, not an end");
+    let metrics = app.get("/metrics").await.text().await.unwrap();
+    assert!(metrics.contains("estimator_member_lists_aborted_total{reason=\"sample\"} 1"), "{metrics}");
 }
 
 /// A fall adds members below the depth of the list, which leaves them out.

@@ -48,7 +48,8 @@ async fn member_below_the_depth_is_not_known_although_it_was_written() {
     let (key, score) = (format!("segment@{}:many", Level::of(&left_out).number()), Timestamp::now().as_score());
     bounded.redis.call::<()>(&["ZADD", &key, &score.to_string(), &left_out]);
     assert_eq!(bounded.json(&format!("/segments/many/users/{left_out}")).await["in_segment"], Value::Null);
-    assert_eq!(bounded.json(&format!("/users/{left_out}/segments")).await["not_known"], json!(["many"]));
+    let answer = bounded.json(&format!("/users/{left_out}/segments")).await;
+    assert!(answer["not_known"].as_array().unwrap().contains(&json!("many")), "{answer}");
 }
 
 #[rstest]
