@@ -22,6 +22,6 @@ pub(crate) use self::estimator::measure_failure;
 pub use self::estimator::{BulkPermit, Estimator, Recorded};
 pub use self::histogram::{Bucket, Histogram};
 pub use self::lists::{Change, Changes, CountedSegment, List, ListCursor, ListQuery, NameFilter, Order, Position};
-pub use self::members::{MemberList, MembersQuery, SegmentMember};
+pub use self::members::{MemberList, MemberListError, MembersQuery, SegmentMember};
 pub use self::prune::{PruneError, PruneReport};
-pub use self::users::Membership;
+pub use self::users::{IsMember, Membership, UserSegments};

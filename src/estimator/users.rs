@@ -2,8 +2,8 @@
 
 use super::error::Error;
 use super::estimator::Estimator;
-use crate::domain::{SegmentName, Timestamp, UserId, Window};
-use crate::store;
+use crate::domain::{Depth, SegmentName, Timestamp, UserId, Window};
+use crate::store::{self, Presence};
 
 /// A user in a segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +16,26 @@ pub struct Membership {
     pub expires: Timestamp,
 }
 
+/// The segments of a user.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UserSegments {
+    /// The segments that the user is known to be in, ordered by name.
+    pub memberships: Vec<Membership>,
+    /// The segments that keep a sample without the user, ordered by name. The user may be in any of them.
+    pub not_known: Vec<SegmentName<'static>>,
+}
+
+/// Whether a user is in a segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IsMember {
+    /// The user is in the segment.
+    Yes(Membership),
+    /// The user isn't in the segment.
+    No,
+    /// The segment keeps a sample of this depth without the user.
+    NotKnown(Depth),
+}
+
 impl Membership {
     fn new(segment: SegmentName<'static>, last_seen: Timestamp, window: Window) -> Self {
         Self { segment, last_seen, expires: last_seen + window.duration() }
@@ -23,20 +43,27 @@ impl Membership {
 }
 
 impl Estimator {
-    /// Returns the memberships of `user` at `now`, ordered by the name of the segment.
+    /// Returns the segments of `user` at `now`.
     ///
     /// # Errors
     ///
     /// A [`store::Error`] if Redis failed.
-    pub async fn segments_of(&self, user: &UserId<'_>, now: Timestamp) -> Result<Vec<Membership>, store::Error> {
+    pub async fn segments_of(&self, user: &UserId<'_>, now: Timestamp) -> Result<UserSegments, store::Error> {
         let cutoff = self.window.cutoff(now);
-        let visits = self.store.visits_of(user).await?;
-        let live = visits.into_iter().filter(|(_, last_seen)| *last_seen > cutoff);
-        Ok(live.map(|(segment, last_seen)| Membership::new(segment, last_seen, self.window)).collect())
+        let mut segments = UserSegments::default();
+        for (segment, presence) in self.store.visits_of(user, cutoff).await? {
+            match presence {
+                Presence::SeenAt(last_seen) if last_seen > cutoff => {
+                    segments.memberships.push(Membership::new(segment, last_seen, self.window));
+                }
+                Presence::SeenAt(_) | Presence::Absent => {}
+                Presence::NotKnown(_) => segments.not_known.push(segment),
+            }
+        }
+        Ok(segments)
     }
 
-    /// Returns the membership of `user` in `segment` within `window` before `now`; `None` if the user doesn't count
-    /// there.
+    /// Returns whether `user` is in `segment` within `window` before `now`.
     ///
     /// # Errors
     ///
@@ -47,11 +74,16 @@ impl Estimator {
         user: &UserId<'_>,
         window: Window,
         now: Timestamp,
-    ) -> Result<Option<Membership>, Error> {
+    ) -> Result<IsMember, Error> {
         self.check_window(window)?;
-        let last_seen = self.store.last_visit(segment, user).await?;
-        let live = last_seen.filter(|last_seen| *last_seen > window.cutoff(now));
-        Ok(live.map(|last_seen| Membership::new(segment.clone().into_owned(), last_seen, window)))
+        let cutoff = window.cutoff(now);
+        Ok(match self.store.presence(segment, user, cutoff).await? {
+            Presence::SeenAt(last_seen) if last_seen > cutoff => {
+                IsMember::Yes(Membership::new(segment.clone().into_owned(), last_seen, window))
+            }
+            Presence::SeenAt(_) | Presence::Absent => IsMember::No,
+            Presence::NotKnown(depth) => IsMember::NotKnown(depth),
+        })
     }
 
     /// Removes `user` from every segment, including expired memberships, and returns the number of segments. A later

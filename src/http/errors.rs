@@ -9,7 +9,7 @@ use crate::auth::AuthError;
 use crate::domain::FieldError;
 use crate::domain::visit_json::VisitError;
 use crate::estimator::overlap::OverlapError;
-use crate::estimator::{CostlyReads, Error as EstimatorError, TooMany};
+use crate::estimator::{CostlyReads, Error as EstimatorError, MemberListError, TooMany};
 use crate::redis;
 use crate::store;
 
@@ -94,6 +94,26 @@ impl From<EstimatorError> for Problem {
             EstimatorError::Store(error) => error.into(),
             EstimatorError::TooMany(error) => error.into(),
             EstimatorError::WindowTooLong(_) => Self::invalid_field("window", error.to_string()),
+        }
+    }
+}
+
+impl From<MemberListError> for Problem {
+    fn from(error: MemberListError) -> Self {
+        match error {
+            MemberListError::Store(error) => error.into(),
+            MemberListError::Sampled { .. } => {
+                let detail = format!(
+                    "{error}, so a list of them would look complete; repeat the request with sample=true to get the sample, with \
+                     the weight of each line"
+                );
+                Self::new(ProblemKind::Sampled, detail)
+            }
+            // It affects no answer that has not begun.
+            MemberListError::SampleChanged => Self::new(
+                ProblemKind::Unavailable,
+                "The segment keeps a smaller sample since the list began. Repeat the request.",
+            ),
         }
     }
 }

@@ -23,7 +23,7 @@ impl Reply {
         for (index, answer) in answers.into_iter().enumerate() {
             let result = answer.map_err(|error| Error::from_command(error, request.as_sent(), index));
             results.push(match result {
-                Err(error) if request.is_nil(&error) => Ok(Value::Nil),
+                Err(error) if request.is_nil(&error, index) => Ok(Value::Nil),
                 result => result,
             });
         }

@@ -17,7 +17,8 @@ pub(crate) struct Request {
     steps: Vec<Step>,
     /// The replicas to wait for, and the timeout for the whole answer.
     acks: Option<(WriteAcks, Duration)>,
-    nil_for: Option<fn(&Error) -> bool>,
+    /// Which errors of the first commands are nil, and how many commands these are.
+    nil_for: Option<(fn(&Error) -> bool, usize)>,
     is_probe: bool,
     is_once: bool,
 }
@@ -90,9 +91,10 @@ impl Request {
         self
     }
 
-    /// Replaces errors for which `is_nil` returns true by nil, and neither counts nor logs them.
+    /// Replaces errors of the commands so far by nil if `is_nil` returns true for them, and neither counts nor logs them.
     pub(crate) fn nil_for(self, is_nil: fn(&Error) -> bool) -> Self {
-        Self { nil_for: Some(is_nil), ..self }
+        let commands = self.pipeline.len();
+        Self { nil_for: Some((is_nil, commands)), ..self }
     }
 
     /// Leaves errors to the caller: they are neither counted nor logged. For commands that a server may refuse.
@@ -139,9 +141,9 @@ impl Request {
         self.steps
     }
 
-    /// Whether `error` counts as nil.
-    pub(crate) fn is_nil(&self, error: &Error) -> bool {
-        self.nil_for.is_some_and(|is_nil| is_nil(error))
+    /// Whether `error`, of the command at `index`, counts as nil.
+    pub(crate) fn is_nil(&self, error: &Error, index: usize) -> bool {
+        self.nil_for.is_some_and(|(is_nil, commands)| index < commands && is_nil(error))
     }
 
     /// Whether errors are left to the caller.

@@ -109,11 +109,7 @@ impl Store {
             let keys = first.levels().map(move |level| SegmentKey { partition, level: Some(level) });
             keys.map(move |key| (partition.slot(), self.count_command(key, query)))
         });
-        let depths = each().map(|(partition, query)| {
-            let mut depth = cmd("HGET");
-            depth.arg(self.key_names.depths(partition)).arg(query.segment.as_str());
-            (partition.slot(), depth)
-        });
+        let depths = each().map(|(partition, query)| self.depth_read(partition, &query.segment));
         let layouts = self.key_names.layout_reads(partitions.iter().copied());
         let request = Request::each(counts).and_then_read(depths).and_then_read(layouts);
         let [counts, depths, layouts] = self.client.send(request).await?.into_steps();

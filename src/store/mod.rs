@@ -104,6 +104,7 @@ use self::sampling::Depths;
 pub use self::sampling::max_members::MaxMembers;
 use self::segment_limit::SegmentLimit;
 pub use self::tombstones::{Tombstone, TombstonesPage};
+pub use self::users::Presence;
 pub use self::write::WriteOutcome;
 use crate::domain::{Timestamp, UserId, Window};
 use crate::redis::{Client, Limits, WriteAcks};

@@ -3,25 +3,44 @@
 //! A user belongs to one partition, whose index lists the segments that may contain the user. No other key maps users
 //! to segments.
 
-use ::redis::cmd;
+use std::collections::BTreeMap;
+use std::iter;
+
+use ::redis::{Cmd, Value, cmd};
 
 use super::layout::{Attempt, KnownLayout};
 use super::partition::hash;
+use super::sampling::segment_depth::SegmentDepth;
 use super::{Error, IndexCursor, Layout, Partition, Store};
-use crate::domain::{SegmentName, Timestamp, UserId, Visit};
-use crate::redis::{self, Request, parse};
+use crate::domain::{Depth, Level, SegmentName, Timestamp, UserId, Visit};
+use crate::redis::{self, Request, Slot, parse};
+
+/// What is known of a user in a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// The user was last seen at this time, expired or not.
+    SeenAt(Timestamp),
+    /// The user wasn't seen.
+    Absent,
+    /// The segment keeps a sample of this depth, which leaves out the user.
+    NotKnown(Depth),
+}
 
 impl Store {
     /// Number of segments that a request searches for a user. Redis takes a microsecond or two for each.
     pub(super) const SEGMENTS_PER_REQUEST: usize = 250;
 
-    /// Returns the segments that contain `user`, expired or not, with the time of the last visit, in order of their
-    /// names.
+    /// Returns the segments that contain `user`, expired or not, and those of which it isn't known for members that were seen
+    /// after `cutoff`, in order of their names. No other segment contains the user.
     ///
     /// # Errors
     ///
     /// An [`Error`] if Redis didn't answer.
-    pub async fn visits_of(&self, user: &UserId<'_>) -> Result<Vec<(SegmentName<'static>, Timestamp)>, Error> {
+    pub async fn visits_of(
+        &self,
+        user: &UserId<'_>,
+        cutoff: Timestamp,
+    ) -> Result<Vec<(SegmentName<'static>, Presence)>, Error> {
         self.with_layout(|known| async move {
             let partition = known.layout.read().of(hash(user.as_str()));
             let (mut found, mut cursor): (Vec<_>, Option<IndexCursor>) = (Vec::new(), None);
@@ -32,34 +51,97 @@ impl Store {
                     return Ok(Attempt::Stale);
                 };
                 let seen = page.segments.into_iter().zip(scores);
-                found.extend(seen.filter_map(|(segment, at)| at.map(|at| (segment, at))));
+                found.extend(seen.filter_map(|(segment, at)| Some((segment, Presence::SeenAt(at?)))));
                 cursor = page.next;
                 if cursor.is_none() {
-                    return Ok(Attempt::Committed(found));
+                    break;
                 }
             }
+            if partition.bound().is_some() {
+                let Attempt::Committed(depths) = self.depths_without(user, partition, cutoff, &known).await? else {
+                    return Ok(Attempt::Stale);
+                };
+                found.retain(|(segment, _)| !depths.contains_key(segment));
+                found.extend(depths.into_iter().map(|(segment, depth)| (segment, Presence::NotKnown(depth))));
+                found.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+            }
+            Ok(Attempt::Committed(found))
         })
         .await
     }
 
-    /// Returns the time of the last visit of `user` to `segment`, expired or not, in one round trip.
+    /// Returns the depths of the segments whose sample in `partition`, of members that were seen after `cutoff`, leaves out
+    /// `user`. An emptied segment may be missing in the index and still have a depth.
+    async fn depths_without(
+        &self,
+        user: &UserId<'_>,
+        partition: Partition,
+        cutoff: Timestamp,
+        known: &KnownLayout,
+    ) -> Result<Attempt<BTreeMap<SegmentName<'static>, Depth>>, Error> {
+        let level = Level::of(user.as_str());
+        let mut read = cmd("HGETALL");
+        read.arg(self.key_names.depths(partition));
+        let request = Request::each([(partition.slot(), read)]);
+        let request = request.and_then_read(self.key_names.layout_reads([partition]));
+        let [depths, layouts] = self.client.send(request).await?.into_steps();
+        if !known.are_confirmed_by(layouts)? {
+            return Ok(Attempt::Stale);
+        }
+        let foreign = || self.foreign_key(self.key_names.depths(partition));
+        let mut without = BTreeMap::new();
+        for fields in depths {
+            let fields = match fields.and_then(parse::<Vec<(String, Vec<u8>)>>) {
+                Err(error) if error.is_wrong_type() => return Err(foreign()),
+                fields => fields?,
+            };
+            for (name, text) in fields {
+                let depth = SegmentDepth::parse(&text).ok_or_else(foreign)?.at(cutoff);
+                if !depth.keeps(level) {
+                    without.insert(SegmentName::parse(name).map_err(|_| foreign())?, depth);
+                }
+            }
+        }
+        Ok(Attempt::Committed(without))
+    }
+
+    /// Returns what is known of `user` in `segment`, for members that were seen after `cutoff`, in one round trip.
+    ///
+    /// The depth is read behind the member. A raise in between deletes the level of a member that its depth leaves out.
     ///
     /// # Errors
     ///
     /// An [`Error`] if Redis didn't answer.
-    pub async fn last_visit(&self, segment: &SegmentName<'_>, user: &UserId<'_>) -> Result<Option<Timestamp>, Error> {
+    pub async fn presence(
+        &self,
+        segment: &SegmentName<'_>,
+        user: &UserId<'_>,
+        cutoff: Timestamp,
+    ) -> Result<Presence, Error> {
         self.with_layout(|known| async move {
             let partition = known.layout.read().of(hash(user.as_str()));
-            Ok(match self.scores_in(partition, [(user, segment)], &known).await? {
-                Attempt::Committed(scores) => Attempt::Committed(scores.into_iter().next().flatten()),
-                Attempt::Stale => Attempt::Stale,
-            })
+            let depth = partition.bound().map(|_| self.depth_read(partition, segment));
+            let Attempt::Committed((scores, depths)) =
+                self.scores_and(partition, [(user, segment)], depth, &known).await?
+            else {
+                return Ok(Attempt::Stale);
+            };
+            let level = Level::of(user.as_str());
+            for depth in depths {
+                let depth = self.parse_depth(partition, depth)?.at(cutoff);
+                if !depth.keeps(level) {
+                    return Ok(Attempt::Committed(Presence::NotKnown(depth)));
+                }
+            }
+            let last_seen = scores.into_iter().next().flatten();
+            Ok(Attempt::Committed(last_seen.map_or(Presence::Absent, Presence::SeenAt)))
         })
         .await
     }
 
-    /// Returns for each of `visits` whether Redis has it, or a later one of its user to its segment; `None` if the key
-    /// of the segment has another type. Writes nothing, not even a missing layout record.
+    /// Returns for each of `visits` whether Redis has it, or a later one of its user to its segment, or if a sample of the
+    /// segment leaves it out; `None` if the key of the segment has another type. Writes nothing, not even a missing layout
+    /// record.
     ///
     /// # Errors
     ///
@@ -78,21 +160,35 @@ impl Store {
     }
 
     async fn are_kept_by(&self, layout: &Layout, visits: &[Visit<'_>]) -> Result<Vec<Option<bool>>, Error> {
-        let lookups = visits.iter().map(|visit| {
+        let lookups = visits.iter().flat_map(|visit| {
             let partition = layout.read().of(hash(visit.user_id.as_str()));
             let mut score = cmd("ZSCORE");
             score
                 .arg(self.key_names.segment(partition.key_of(visit.user_id.as_str()), visit.segment.as_str()))
                 .arg(visit.user_id.as_str());
-            (partition.slot(), score)
+            let depth = partition.bound().map(|_| self.depth_read(partition, &visit.segment));
+            iter::once((partition.slot(), score)).chain(depth)
         });
         let request_of = |lookups| Request::each(lookups).probe();
-        let scores = self.client.send_by_server::<Option<f64>>(lookups, request_of).await?;
-        let is_kept = |(visit, score): (&Visit<'_>, Result<Option<f64>, redis::Error>)| match score {
-            Err(error) if error.is_wrong_type() => Ok(None),
-            score => Ok(Some(score?.is_some_and(|score| score >= visit.seen_at.as_score()))),
-        };
-        visits.iter().zip(scores).map(is_kept).collect()
+        let mut answers = self.client.send_by_server::<Value>(lookups, request_of).await?.into_iter();
+        let mut next = || answers.next().expect("each command has an answer");
+        let mut kept = Vec::with_capacity(visits.len());
+        for visit in visits {
+            let partition = layout.read().of(hash(visit.user_id.as_str()));
+            let is_kept = match next().and_then(parse::<Option<f64>>) {
+                Err(error) if error.is_wrong_type() => None,
+                score => Some(score?.is_some_and(|score| score >= visit.seen_at.as_score())),
+            };
+            let is_left_out = if partition.bound().is_some() {
+                // While the depth falls, the visits since then are written.
+                let depth = self.parse_depth(partition, next())?.at(visit.seen_at);
+                !depth.keeps(Level::of(visit.user_id.as_str()))
+            } else {
+                false
+            };
+            kept.push(is_kept.map(|is_kept| is_kept || is_left_out));
+        }
+        Ok(kept)
     }
 
     /// Returns for each pair the time of the user's last visit to the segment. All users belong to `partition`.
@@ -102,19 +198,33 @@ impl Store {
         pairs: impl IntoIterator<Item = (&'a UserId<'u>, &'a SegmentName<'s>)>,
         known: &KnownLayout,
     ) -> Result<Attempt<Vec<Option<Timestamp>>>, Error> {
+        Ok(match self.scores_and(partition, pairs, None, known).await? {
+            Attempt::Committed((scores, _)) => Attempt::Committed(scores),
+            Attempt::Stale => Attempt::Stale,
+        })
+    }
+
+    /// Returns the times as [`Self::scores_in`] does, and the answers to the commands `behind`, in one round trip.
+    async fn scores_and<'a, 'u: 'a, 's: 'a>(
+        &self,
+        partition: Partition,
+        pairs: impl IntoIterator<Item = (&'a UserId<'u>, &'a SegmentName<'s>)>,
+        behind: impl IntoIterator<Item = (Slot, Cmd)>,
+        known: &KnownLayout,
+    ) -> Result<Attempt<(Vec<Option<Timestamp>>, Vec<Result<Value, redis::Error>>)>, Error> {
         let commands = pairs.into_iter().map(|(user, segment)| {
             let mut command = cmd("ZSCORE");
             command.arg(self.key_names.segment(partition.key_of(user.as_str()), segment.as_str())).arg(user.as_str());
             (partition.slot(), command)
         });
-        let request = Request::each(commands).and_then_read(self.key_names.layout_reads([partition]));
-        let reply = self.client.send(request.nil_for(redis::Error::is_wrong_type)).await?;
-        let [scores, layouts] = reply.into_steps();
+        let request = Request::each(commands).nil_for(redis::Error::is_wrong_type);
+        let request = request.and_then_read(behind).and_then_read(self.key_names.layout_reads([partition]));
+        let [scores, behind, layouts] = self.client.send(request).await?.into_steps();
         if !known.are_confirmed_by(layouts)? {
             return Ok(Attempt::Stale);
         }
         let scores = scores.into_iter().map(|answer| answer.and_then(parse::<Option<f64>>));
         let scores = scores.map(|score| score.map(|score| score.map(Timestamp::from_unix_seconds)));
-        Ok(Attempt::Committed(scores.collect::<Result<_, _>>()?))
+        Ok(Attempt::Committed((scores.collect::<Result<_, _>>()?, behind)))
     }
 }

@@ -7,6 +7,7 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
+use super::accuracy::Accuracy;
 use super::as_of::AsOf;
 use super::overlap::OverlapSegment;
 use crate::domain::{SegmentName, Window};
@@ -33,6 +34,8 @@ struct AudienceAnswer<'a> {
     none: Vec<&'a str>,
     /// The number of users.
     count: u64,
+    #[serde(flatten)]
+    accuracy: Accuracy,
     /// The number of users in each segment, in the order of `all`, `any` and `none`.
     #[schema(min_items = 1, max_items = 8)]
     segments: Vec<OverlapSegment<'a>>,
@@ -49,11 +52,13 @@ impl Table for AudienceAnswer<'_> {
 
     /// Writes one row.
     fn write(&self, csv: &mut CsvWriter) {
-        csv.row(["all", "any", "none", "count", "unknown"].into_iter().chain(AsOf::COLUMNS));
+        let columns = ["all", "any", "none", "count"].into_iter().chain(Accuracy::COLUMNS).chain(["unknown"]);
+        csv.row(columns.chain(AsOf::COLUMNS));
         let [all, any, none] = [&self.all, &self.any, &self.none].map(|names| json_list(names));
         let unknown = json_list(&OverlapSegment::unknown(&self.segments));
         let [all, any, none, unknown] = [&all, &any, &none, &unknown].map(|list| list.as_str().into());
-        csv.row([all, any, none, self.count.into(), unknown].into_iter().chain(self.as_of.cells()));
+        let counted = [all, any, none, self.count.into()].into_iter().chain(Accuracy::cells(Some(&self.accuracy)));
+        csv.row(counted.chain([unknown]).chain(self.as_of.cells()));
     }
 }
 
@@ -93,9 +98,9 @@ impl QueryParams for AudienceQuery {
 
 /// Count the users in some segments and not in others.
 ///
-/// Counts the users who are in all segments of `all`, in at least one of `any`, and in none of `none`. The number is
-/// exact. An unknown segment counts 0 and has `known: false`. In CSV, `unknown` lists these names. The number is read as
-/// an overlap is: for the time when the read began, in some seconds for millions of users, and within the same limits.
+/// Counts the users who are in all segments of `all`, in at least one of `any`, and in none of `none`. The number is exact,
+/// unless a segment keeps a sample of its users. An unknown segment counts 0 and has `known: false`. In CSV, `unknown` lists
+/// these names. The number is read as an overlap is: for the time when the read began, in some seconds for millions of users, and within the same limits.
 #[utoipa::path(
     get,
     path = "/audience/count",
@@ -109,19 +114,20 @@ impl QueryParams for AudienceQuery {
                 "any": ["news", "blogs"],
                 "none": ["premium"],
                 "count": 9,
+                "exact": true,
                 "segments": [
-                    { "segment": "sports", "count": 42, "known": true },
-                    { "segment": "news", "count": 30, "known": true },
-                    { "segment": "blogs", "count": 5, "known": true },
-                    { "segment": "premium", "count": 0, "known": false },
+                    { "segment": "sports", "count": 42, "exact": true, "known": true },
+                    { "segment": "news", "count": 30, "exact": true, "known": true },
+                    { "segment": "blogs", "count": 5, "exact": true, "known": true },
+                    { "segment": "premium", "count": 0, "exact": true, "known": false },
                 ],
                 "window_seconds": 604800,
                 "as_of": "2026-11-22T10:00:00.000Z",
             })),
             (String = "text/csv", example = json!(concat!(
-                "all,any,none,count,unknown,window_seconds,as_of\r\n",
+                "all,any,none,count,exact,error_95,unknown,window_seconds,as_of\r\n",
                 "\"[\"\"sports\"\"]\",\"[\"\"news\"\",\"\"blogs\"\"]\",\"[\"\"premium\"\"]\",",
-                "9,\"[\"\"premium\"\"]\",604800,2026-11-22T10:00:00.000Z\r\n",
+                "9,true,,\"[\"\"premium\"\"]\",604800,2026-11-22T10:00:00.000Z\r\n",
             ))),
         )),
         responses::OverlapProblems,
@@ -141,6 +147,7 @@ pub async fn count(
         any: names(&audience.any),
         none: names(&audience.none),
         count: counted.count.count(),
+        accuracy: counted.count.into(),
         segments: OverlapSegment::of_each(&state, &segments).await?,
         as_of: AsOf::new(window, as_of),
     }))

@@ -7,6 +7,7 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::accuracy::Accuracy;
 use super::as_of::AsOf;
 use crate::http::docs::openapi::{responses, schemas};
 use crate::http::extract::auth::{Authorized, Read};
@@ -27,13 +28,15 @@ struct Count {
     /// The number of users who were seen in the segment within the window.
     count: u64,
     #[serde(flatten)]
+    accuracy: Accuracy,
+    #[serde(flatten)]
     as_of: AsOf,
 }
 
 /// Count the users in a segment.
 ///
-/// The count is exact. An unknown segment counts 0 and has `known: false`. Without Redis the response is 503, never an
-/// approximation.
+/// The count is exact, unless the segment keeps a sample of its users: then `exact` is false, and `error_95` is the error. An
+/// unknown segment counts 0 and has `known: false`. Without Redis the response is 503, never a guess.
 #[utoipa::path(
     get,
     path = "/segments/{name}/count",
@@ -41,9 +44,16 @@ struct Count {
     tag = "counts",
     params(SegmentPath, WindowQuery),
     responses(
-        (status = 200, description = "The count.", body = Count, example = json!({
-            "segment": "sports", "known": true, "count": 42, "window_seconds": 604800, "as_of": "2026-11-22T10:00:00.000Z",
-        })),
+        (status = 200, description = "The count.", body = Count, examples(
+            ("exact" = (summary = "An exact count.", value = json!({
+                "segment": "sports", "known": true, "count": 42, "exact": true, "window_seconds": 604800,
+                "as_of": "2026-11-22T10:00:00.000Z",
+            }))),
+            ("estimate" = (summary = "An estimate from a sample: 4.78 million ± 1 %.", value = json!({
+                "segment": "sports", "known": true, "count": 4779904, "exact": false, "error_95": 0.0101,
+                "window_seconds": 604800, "as_of": "2026-11-22T10:00:00.000Z",
+            }))),
+        )),
         responses::CountProblems,
     )
 )]
@@ -56,5 +66,11 @@ pub async fn count(
     let now = state.synced_now().await?;
     let count = state.estimator.estimate_within(&segment, window, now).await?;
     let known = state.estimator.is_known(&segment, count.count() > 0).await?;
-    Ok(json(&Count { segment: segment.to_string(), known, count: count.count(), as_of: AsOf::new(window, now) }))
+    Ok(json(&Count {
+        segment: segment.to_string(),
+        known,
+        count: count.count(),
+        accuracy: count.into(),
+        as_of: AsOf::new(window, now),
+    }))
 }

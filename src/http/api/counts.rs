@@ -65,8 +65,9 @@ impl QueryParams for CountsQuery {
 
 /// Count the users in up to 100 segments.
 ///
-/// The counts are exact, all for the same time. An unknown segment counts 0 and has `known: false`. If the key of a
-/// segment in Redis belongs to another program, its count is null with an `error`, and the others are counted.
+/// The counts are all for the same time, and exact unless a segment keeps a sample of its users. An unknown segment counts 0
+/// and has `known: false`. If the key of a segment in Redis belongs to another program, its count is null with an `error`, and
+/// the others are counted.
 #[utoipa::path(
     get,
     path = "/counts",
@@ -78,19 +79,19 @@ impl QueryParams for CountsQuery {
             (Counts = "application/json", example = json!({
                 "counts": [
                     {
-                        "segment": "sports", "known": true, "count": 42, "change_1d": { "absolute": -1, "relative": -0.0233, "from": "2026-11-21T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z" },
+                        "segment": "sports", "known": true, "count": 42, "exact": true, "change_1d": { "absolute": -1, "relative": -0.0233, "from": "2026-11-21T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z" },
                         "change_7d": { "absolute": 2, "relative": 0.05, "from": "2026-11-15T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z" },
                     },
                     {
-                        "segment": "news", "known": true, "count": 7, "change_1d": { "absolute": 2, "relative": 0.4, "from": "2026-11-21T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z" },
+                        "segment": "news", "known": true, "count": 7, "exact": true, "change_1d": { "absolute": 2, "relative": 0.4, "from": "2026-11-21T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z" },
                         "change_7d": null,
                     },
                 ],
                 "window_seconds": 604800, "as_of": "2026-11-22T10:00:00.000Z",
             })),
             (String = "text/csv", example = json!(concat!(
-                "segment,known,count,error,change_1d_absolute,change_1d_relative,change_1d_from,change_1d_to,change_7d_absolute,change_7d_relative,change_7d_from,change_7d_to,window_seconds,as_of\r\n",
-                "news,true,7,,2,0.4,2026-11-21T10:00:00.000Z,2026-11-22T10:00:00.000Z,,,,,604800,2026-11-22T10:00:00.000Z\r\n",
+                "segment,known,count,exact,error_95,error,change_1d_absolute,change_1d_relative,change_1d_from,change_1d_to,change_7d_absolute,change_7d_relative,change_7d_from,change_7d_to,window_seconds,as_of\r\n",
+                "news,true,7,true,,,2,0.4,2026-11-21T10:00:00.000Z,2026-11-22T10:00:00.000Z,,,,,604800,2026-11-22T10:00:00.000Z\r\n",
             ))),
         )),
         responses::CountProblems,

@@ -8,6 +8,7 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
+use super::accuracy::Accuracy;
 use super::as_of::AsOf;
 use super::audit::{Deleted, Deletion};
 use crate::http::docs::openapi::{responses, schemas};
@@ -52,6 +53,8 @@ struct DeletedSegment {
     /// The number of users who counted in the segment when it was deleted.
     count: u64,
     #[serde(flatten)]
+    accuracy: Accuracy,
+    #[serde(flatten)]
     as_of: AsOf,
 }
 
@@ -71,7 +74,7 @@ struct DeletedSegment {
     params(SegmentPath, DeletionQuery),
     responses(
         (status = 200, description = "The segment is deleted.", body = DeletedSegment, example = json!({
-            "segment": "sports", "known": true, "count": 42, "window_seconds": 1209600, "as_of": "2026-11-22T10:00:00.000Z",
+            "segment": "sports", "known": true, "count": 42, "exact": true, "window_seconds": 1209600, "as_of": "2026-11-22T10:00:00.000Z",
         })),
         responses::CountProblems,
     )
@@ -95,6 +98,7 @@ pub async fn delete(
             segment: segment.to_string(),
             known: deleted.is_known,
             count: deleted.count.count(),
+            accuracy: deleted.count.into(),
             as_of: AsOf::new(state.estimator.window(), now),
         });
         Ok(Deleted { response, count: Some(deleted.count.count()), ..Deleted::default() })

@@ -7,6 +7,7 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
+use super::accuracy::Accuracy;
 use super::as_of::AsOf;
 use crate::domain::Window;
 use crate::http::docs::openapi::{responses, schemas};
@@ -35,6 +36,8 @@ struct SegmentHistogram {
     /// The number of users who were seen in the segment within the window: the sum of all buckets.
     count: u64,
     #[serde(flatten)]
+    accuracy: Accuracy,
+    #[serde(flatten)]
     as_of: AsOf,
     /// Parts of the window of equal length, the oldest first.
     #[schema(min_items = 1)]
@@ -54,11 +57,12 @@ impl Table for SegmentHistogram {
 
     fn write(&self, csv: &mut CsvWriter) {
         let columns = ["segment", "known", "from", "to", "leave_from", "leave_to", "count"];
-        csv.row(columns.into_iter().chain(AsOf::COLUMNS));
-        for HistogramBucket { from, to, leave_from, leave_to, count } in &self.buckets {
+        csv.row(columns.into_iter().chain(Accuracy::COLUMNS).chain(AsOf::COLUMNS));
+        for HistogramBucket { from, to, leave_from, leave_to, count, accuracy } in &self.buckets {
             let segment = [self.segment.as_str().into(), self.known.into()];
             let times = [from, to, leave_from, leave_to].map(|time| Cell::from(time.as_str()));
-            csv.row(segment.into_iter().chain(times).chain([(*count).into()]).chain(self.as_of.cells()));
+            let row = segment.into_iter().chain(times).chain([(*count).into()]).chain(Accuracy::cells(Some(accuracy)));
+            csv.row(row.chain(self.as_of.cells()));
         }
     }
 }
@@ -80,6 +84,8 @@ struct HistogramBucket {
     leave_to: String,
     /// The number of users.
     count: u64,
+    #[serde(flatten)]
+    accuracy: Accuracy,
 }
 
 #[derive(IntoParams)]
@@ -105,7 +111,8 @@ impl QueryParams for HistogramQuery {
 /// Group the users of a segment by the time of their last visit.
 ///
 /// `leave_from` and `leave_to` show when the users leave this window, unless they are seen again. With a shorter window
-/// than the configured one, they stay in the segment for longer. The sum of all buckets is the count at that time.
+/// than the configured one, they stay in the segment for longer. The sum of all buckets is the count at that time. If the
+/// segment keeps a sample of its users, so is each bucket, with an error of its own.
 #[utoipa::path(
     get,
     path = "/segments/{name}/histogram",
@@ -115,23 +122,23 @@ impl QueryParams for HistogramQuery {
     responses(
         (status = 200, description = "The histogram.", content(
             (SegmentHistogram = "application/json", example = json!({
-                "segment": "sports", "known": true, "count": 42, "window_seconds": 172800,
+                "segment": "sports", "known": true, "count": 42, "exact": true, "window_seconds": 172800,
                 "as_of": "2026-11-22T10:00:00.000Z",
                 "buckets": [
                     {
                         "from": "2026-11-20T10:00:00.000Z", "to": "2026-11-21T10:00:00.000Z",
-                        "leave_from": "2026-11-22T10:00:00.000Z", "leave_to": "2026-11-23T10:00:00.000Z", "count": 12,
+                        "leave_from": "2026-11-22T10:00:00.000Z", "leave_to": "2026-11-23T10:00:00.000Z", "count": 12, "exact": true,
                     },
                     {
                         "from": "2026-11-21T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z",
-                        "leave_from": "2026-11-23T10:00:00.000Z", "leave_to": "2026-11-24T10:00:00.000Z", "count": 30,
+                        "leave_from": "2026-11-23T10:00:00.000Z", "leave_to": "2026-11-24T10:00:00.000Z", "count": 30, "exact": true,
                     },
                 ],
             })),
             (String = "text/csv", example = json!(concat!(
-                "segment,known,from,to,leave_from,leave_to,count,window_seconds,as_of\r\n",
+                "segment,known,from,to,leave_from,leave_to,count,exact,error_95,window_seconds,as_of\r\n",
                 "sports,true,2026-11-20T10:00:00.000Z,2026-11-21T10:00:00.000Z,",
-                "2026-11-22T10:00:00.000Z,2026-11-23T10:00:00.000Z,12,172800,2026-11-22T10:00:00.000Z\r\n",
+                "2026-11-22T10:00:00.000Z,2026-11-23T10:00:00.000Z,12,true,,172800,2026-11-22T10:00:00.000Z\r\n",
             ))),
         )),
         responses::CountProblems,
@@ -151,11 +158,13 @@ pub async fn histogram(
         leave_from: (bucket.from + window.duration()).to_string(),
         leave_to: (bucket.to + window.duration()).to_string(),
         count: bucket.count.count(),
+        accuracy: bucket.count.into(),
     });
     Ok(responder.respond(&SegmentHistogram {
         segment: segment.to_string(),
         known: state.estimator.is_known(&segment, histogram.count.count() > 0).await?,
         count: histogram.count.count(),
+        accuracy: histogram.count.into(),
         as_of: AsOf::new(window, now),
         buckets: buckets.collect(),
     }))

@@ -54,13 +54,13 @@ impl Table for Histories {
     fn write(&self, csv: &mut CsvWriter) {
         csv.row(["segment", "known"].into_iter().chain(Point::COLUMNS).chain(["error", "as_of"]));
         for OneHistory { segment, known, points, error } in &self.histories {
-            let mut row = |point: [Cell<'_>; 4]| {
+            let mut row = |point: [Cell<'_>; 6]| {
                 let segment = [segment.as_str().into(), (*known).into()];
                 csv.row(segment.into_iter().chain(point).chain([(*error).into(), self.as_of().into()]));
             };
             match points {
                 Some(points) => points.iter().for_each(|point| row(point.cells())),
-                None => row([const { None::<u64> }; 4].map(Cell::from)),
+                None => row([const { None::<u64> }; 6].map(Cell::from)),
             }
         }
     }
@@ -118,7 +118,7 @@ impl QueryParams for HistoriesQuery {
                 "histories": [
                     { "segment": "sports", "known": true, "points": [{
                         "at": "2026-11-22T10:00:00.000Z", "from": "2026-11-22T10:00:00.000Z", "to": "2026-11-22T11:00:00.000Z",
-                        "sampled_at": "2026-11-22T10:00:00.000Z", "count": 42,
+                        "sampled_at": "2026-11-22T10:00:00.000Z", "count": 42, "exact": true,
                     }] },
                     { "segment": "nwes", "known": false, "points": [{
                         "at": "2026-11-22T10:00:00.000Z", "from": "2026-11-22T10:00:00.000Z", "to": "2026-11-22T11:00:00.000Z",
@@ -129,9 +129,9 @@ impl QueryParams for HistoriesQuery {
                 "as_of": "2026-11-22T10:24:07.310Z",
             })),
             (String = "text/csv", example = json!(concat!(
-                "segment,known,from,to,sampled_at,count,error,as_of\r\n",
-                "sports,true,2026-11-22T10:00:00.000Z,2026-11-22T11:00:00.000Z,2026-11-22T10:00:00.000Z,42,,2026-11-22T10:24:07.310Z\r\n",
-                "nwes,false,2026-11-22T10:00:00.000Z,2026-11-22T11:00:00.000Z,,,,2026-11-22T10:24:07.310Z\r\n",
+                "segment,known,from,to,sampled_at,count,exact,error_95,error,as_of\r\n",
+                "sports,true,2026-11-22T10:00:00.000Z,2026-11-22T11:00:00.000Z,2026-11-22T10:00:00.000Z,42,true,,,2026-11-22T10:24:07.310Z\r\n",
+                "nwes,false,2026-11-22T10:00:00.000Z,2026-11-22T11:00:00.000Z,,,,,,2026-11-22T10:24:07.310Z\r\n",
             ))),
         )),
         responses::CountProblems,

@@ -8,6 +8,7 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
+use super::accuracy::Accuracy;
 use crate::domain::{Estimate, Timestamp, Window};
 use crate::estimator::history::{self, History};
 use crate::http::docs::openapi::{responses, schemas};
@@ -94,15 +95,20 @@ pub struct Point {
     /// The count of the last sample in the step; null if there is none.
     #[schema(required)]
     count: Option<u64>,
+    /// Absent if the count is null.
+    #[serde(flatten)]
+    accuracy: Option<Accuracy>,
 }
 
 impl Point {
     /// The names of the columns of [`Self::cells`].
-    pub const COLUMNS: [&str; 4] = ["from", "to", "sampled_at", "count"];
+    pub const COLUMNS: [&str; 6] = ["from", "to", "sampled_at", "count", "exact", "error_95"];
 
     /// Returns the cells of a point, without `at`, which is `from`.
-    pub fn cells(&self) -> [Cell<'_>; 4] {
-        [self.from.as_str().into(), self.to.as_str().into(), self.sampled_at.as_deref().into(), self.count.into()]
+    pub fn cells(&self) -> [Cell<'_>; 6] {
+        let [exact, error_95] = Accuracy::cells(self.accuracy.as_ref());
+        let (from, to) = (self.from.as_str().into(), self.to.as_str().into());
+        [from, to, self.sampled_at.as_deref().into(), self.count.into(), exact, error_95]
     }
 }
 
@@ -115,6 +121,7 @@ impl From<&history::Point> for Point {
             to: to.to_string(),
             sampled_at,
             count: count.map(Estimate::count),
+            accuracy: count.map(Accuracy::from),
         }
     }
 }
@@ -201,6 +208,7 @@ fn parse_step(text: &str, history: &History) -> std::result::Result<Duration, St
 /// months. Each step has one point: the last sample in it with its time, `sampled_at`. Both are null if there is none
 /// because nothing was sampled or the segment had no users. The first samples of a new service are those of
 /// `next_sample_at`: of the last tick of the interval if at most a sixth of the interval has passed since, else of the next.
+/// A count has the accuracy that it had when it was taken.
 #[utoipa::path(
     get,
     path = "/segments/{name}/history",
@@ -216,7 +224,7 @@ fn parse_step(text: &str, history: &History) -> std::result::Result<Duration, St
                 "next_sample_at": "2026-11-22T11:00:00.000Z", "points": [
                     {
                         "at": "2026-11-22T08:00:00.000Z", "from": "2026-11-22T08:00:00.000Z", "to": "2026-11-22T09:00:00.000Z",
-                        "sampled_at": "2026-11-22T08:00:00.000Z", "count": 40,
+                        "sampled_at": "2026-11-22T08:00:00.000Z", "count": 40, "exact": true,
                     },
                     {
                         "at": "2026-11-22T09:00:00.000Z", "from": "2026-11-22T09:00:00.000Z", "to": "2026-11-22T10:00:00.000Z",
@@ -224,15 +232,15 @@ fn parse_step(text: &str, history: &History) -> std::result::Result<Duration, St
                     },
                     {
                         "at": "2026-11-22T10:00:00.000Z", "from": "2026-11-22T10:00:00.000Z", "to": "2026-11-22T11:00:00.000Z",
-                        "sampled_at": "2026-11-22T10:00:00.000Z", "count": 42,
+                        "sampled_at": "2026-11-22T10:00:00.000Z", "count": 42, "exact": true,
                     },
                 ],
             })),
             (String = "text/csv", example = json!(concat!(
-                "segment,known,from,to,sampled_at,count,as_of\r\n",
-                "sports,true,2026-11-22T08:00:00.000Z,2026-11-22T09:00:00.000Z,2026-11-22T08:00:00.000Z,40,",
+                "segment,known,from,to,sampled_at,count,exact,error_95,as_of\r\n",
+                "sports,true,2026-11-22T08:00:00.000Z,2026-11-22T09:00:00.000Z,2026-11-22T08:00:00.000Z,40,true,,",
                 "2026-11-22T10:24:07.310Z\r\n",
-                "sports,true,2026-11-22T09:00:00.000Z,2026-11-22T10:00:00.000Z,,,2026-11-22T10:24:07.310Z\r\n",
+                "sports,true,2026-11-22T09:00:00.000Z,2026-11-22T10:00:00.000Z,,,,,2026-11-22T10:24:07.310Z\r\n",
             ))),
         )),
         responses::CountProblems,

@@ -1,5 +1,6 @@
 //! Handlers of the API, a file per resource.
 
+mod accuracy;
 mod as_of;
 pub mod audience;
 mod audit;

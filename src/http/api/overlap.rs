@@ -7,6 +7,7 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
+use super::accuracy::{Accuracy, error_95};
 use super::as_of::AsOf;
 use crate::domain::{Estimate, SegmentName, Window};
 use crate::estimator::overlap::Overlaps;
@@ -25,10 +26,20 @@ struct Overlap<'a> {
     /// The segments, in the order of the query.
     #[schema(min_items = 2, max_items = 8)]
     segments: Vec<OverlapSegment<'a>>,
+    /// Whether all numbers are exact. If false, they are estimates from the samples of the segments.
+    exact: bool,
     /// The number of users in at least one of the segments: the size of the union.
     any: u64,
+    /// The error of `any`, as that of a count. Absent if it is exact, or 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, exclusive_minimum = 0)]
+    any_error_95: Option<f64>,
     /// The number of users in all of the segments: the size of the intersection.
     all: u64,
+    /// The error of `all`, as that of a count. Absent if it is exact, or 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, exclusive_minimum = 0)]
+    all_error_95: Option<f64>,
     /// The intersections of all pairs.
     #[schema(min_items = 1, max_items = 28)]
     pairs: Vec<OverlapPair<'a>>,
@@ -52,12 +63,14 @@ impl Table for Overlap<'_> {
     fn write(&self, csv: &mut CsvWriter) {
         let names = self.segments.iter().map(|counted| counted.segment);
         let columns: Vec<_> = names.clone().map(|name| format!("in:{name}")).collect();
-        csv.row(columns.iter().map(String::as_str).chain(["segments", "count", "unknown"]).chain(AsOf::COLUMNS));
+        let columns = columns.iter().map(String::as_str).chain(["segments", "count"]);
+        csv.row(columns.chain(Accuracy::COLUMNS).chain(["unknown"]).chain(AsOf::COLUMNS));
         let unknown = json_list(&OverlapSegment::unknown(&self.segments));
-        for OverlapRegion { r#in, count } in &self.regions {
+        for OverlapRegion { r#in, count, accuracy } in &self.regions {
             let flags = names.clone().map(|name| u64::from(r#in.contains(&name)).into());
-            let others = [(r#in.len() as u64).into(), (*count).into(), unknown.as_str().into()];
-            csv.row(flags.chain(others).chain(self.as_of.cells()));
+            let counted = flags.chain([(r#in.len() as u64).into(), (*count).into()]);
+            let counted = counted.chain(Accuracy::cells(Some(accuracy)));
+            csv.row(counted.chain([unknown.as_str().into()]).chain(self.as_of.cells()));
         }
     }
 }
@@ -70,6 +83,8 @@ pub(super) struct OverlapSegment<'a> {
     segment: &'a str,
     /// The number of users in the segment.
     count: u64,
+    #[serde(flatten)]
+    accuracy: Accuracy,
     #[schema(schema_with = schemas::known)]
     known: bool,
 }
@@ -88,7 +103,12 @@ impl<'a> OverlapSegment<'a> {
         let known = state.estimator.are_known(&counted).await?;
         let segments = segments.iter().zip(known);
         Ok(segments
-            .map(|(&(segment, count), known)| Self { segment: segment.as_str(), count: count.count(), known })
+            .map(|(&(segment, count), known)| Self {
+                segment: segment.as_str(),
+                count: count.count(),
+                accuracy: count.into(),
+                known,
+            })
             .collect())
     }
 
@@ -106,6 +126,8 @@ struct OverlapPair<'a> {
     segments: [&'a str; 2],
     /// The number of users in both.
     count: u64,
+    #[serde(flatten)]
+    accuracy: Accuracy,
 }
 
 /// A combination of the segments.
@@ -117,6 +139,8 @@ struct OverlapRegion<'a> {
     /// The number of users in all of these and in no other.
     #[schema(minimum = 1)]
     count: u64,
+    #[serde(flatten)]
+    accuracy: Accuracy,
 }
 
 #[derive(IntoParams)]
@@ -143,8 +167,9 @@ impl QueryParams for OverlapQuery {
 
 /// Count the users that segments have in common.
 ///
-/// The numbers are exact for the time when the read began, and are consistent with each other because one read
-/// determines all of them. An unknown segment counts 0 and has `known: false`. In CSV, `unknown` lists these names. A
+/// The numbers are exact for the time when the read began, unless a segment keeps a sample of its users: `exact` is then false,
+/// and each number has an error of its own. They are consistent with each other because one read determines all of them. An
+/// unknown segment counts 0 and has `known: false`. In CSV, `unknown` lists these names. A
 /// user who is first seen, expires or is deleted during the read may or may not count. A read takes some seconds for
 /// millions of users. It works in small slices that do not delay other requests. The number of concurrent overlaps is
 /// limited.
@@ -158,25 +183,26 @@ impl QueryParams for OverlapQuery {
         (status = 200, description = "The numbers.", content(
             (Overlap = "application/json", example = json!({
                 "segments": [
-                    { "segment": "sports", "count": 42, "known": true },
-                    { "segment": "news", "count": 30, "known": true },
+                    { "segment": "sports", "count": 42, "exact": true, "known": true },
+                    { "segment": "news", "count": 30, "exact": true, "known": true },
                 ],
+                "exact": true,
                 "any": 60,
                 "all": 12,
-                "pairs": [{ "segments": ["sports", "news"], "count": 12 }],
+                "pairs": [{ "segments": ["sports", "news"], "count": 12, "exact": true }],
                 "regions": [
-                    { "in": ["sports"], "count": 30 },
-                    { "in": ["news"], "count": 18 },
-                    { "in": ["sports", "news"], "count": 12 },
+                    { "in": ["sports"], "count": 30, "exact": true },
+                    { "in": ["news"], "count": 18, "exact": true },
+                    { "in": ["sports", "news"], "count": 12, "exact": true },
                 ],
                 "window_seconds": 604800,
                 "as_of": "2026-11-22T10:00:00.000Z",
             })),
             (String = "text/csv", example = json!(concat!(
-                "in:sports,in:news,segments,count,unknown,window_seconds,as_of\r\n",
-                "1,0,1,30,[],604800,2026-11-22T10:00:00.000Z\r\n",
-                "0,1,1,18,[],604800,2026-11-22T10:00:00.000Z\r\n",
-                "1,1,2,12,[],604800,2026-11-22T10:00:00.000Z\r\n",
+                "in:sports,in:news,segments,count,exact,error_95,unknown,window_seconds,as_of\r\n",
+                "1,0,1,30,true,,[],604800,2026-11-22T10:00:00.000Z\r\n",
+                "0,1,1,18,true,,[],604800,2026-11-22T10:00:00.000Z\r\n",
+                "1,1,2,12,true,,[],604800,2026-11-22T10:00:00.000Z\r\n",
             ))),
         )),
         responses::OverlapProblems,
@@ -195,13 +221,24 @@ pub async fn overlap(
     let regions = overlap.regions.iter();
     Ok(responder.respond(&Overlap {
         segments: OverlapSegment::of_each(&state, &counted).await?,
+        exact: overlap.any.is_exact(),
         any: overlap.any.count(),
+        any_error_95: error_95(overlap.any),
         all: overlap.all.count(),
+        all_error_95: error_95(overlap.all),
         pairs: pairs
-            .map(|pair| OverlapPair { segments: [name(pair.first), name(pair.second)], count: pair.both.count() })
+            .map(|pair| OverlapPair {
+                segments: [name(pair.first), name(pair.second)],
+                count: pair.both.count(),
+                accuracy: pair.both.into(),
+            })
             .collect(),
         regions: regions
-            .map(|region| OverlapRegion { r#in: region.segments().map(name).collect(), count: region.count.count() })
+            .map(|region| OverlapRegion {
+                r#in: region.segments().map(name).collect(),
+                count: region.count.count(),
+                accuracy: region.count.into(),
+            })
             .collect(),
         as_of: AsOf::new(window, as_of),
     }))

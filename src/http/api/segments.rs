@@ -7,6 +7,7 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
+use super::accuracy::Accuracy;
 use super::as_of::AsOf;
 use super::change::CountChange;
 use crate::domain::{Estimate, Window};
@@ -57,6 +58,9 @@ pub struct SegmentCount {
     /// `error`.
     #[schema(required)]
     count: Option<u64>,
+    /// Absent if the count is null.
+    #[serde(flatten)]
+    accuracy: Option<Accuracy>,
     /// Why the count is unknown: the segment's key in Redis belongs to another program.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -96,19 +100,16 @@ impl SegmentCount {
     /// Writes a row for each count.
     pub fn write_each(counts: &[Self], as_of: &AsOf, csv: &mut CsvWriter) {
         let of_change = |name| CountChange::COLUMNS.map(|column| format!("{name}_{column}"));
-        let columns = ["segment", "known", "count", "error"].map(str::to_owned).into_iter();
-        let columns = columns.chain(of_change("change_1d")).chain(of_change("change_7d"));
+        let columns = ["segment", "known", "count"].into_iter().chain(Accuracy::COLUMNS).chain(["error"]);
+        let columns = columns.map(str::to_owned).chain(of_change("change_1d")).chain(of_change("change_7d"));
         let columns: Vec<_> = columns.chain(AsOf::COLUMNS.map(str::to_owned)).collect();
         csv.row(columns.iter().map(String::as_str));
         for counted in counts {
-            let own = [
-                counted.segment.as_str().into(),
-                counted.known.unwrap_or(true).into(),
-                counted.count.into(),
-                counted.error.into(),
-            ];
+            let own = [counted.segment.as_str().into(), counted.known.unwrap_or(true).into(), counted.count.into()]
+                .into_iter();
+            let own = own.chain(Accuracy::cells(counted.accuracy.as_ref())).chain([counted.error.into()]);
             let changes = [&counted.change_1d, &counted.change_7d].map(|change| CountChange::cells(change.as_ref()));
-            csv.row(own.into_iter().chain(changes.into_iter().flatten()).chain(as_of.cells()));
+            csv.row(own.chain(changes.into_iter().flatten()).chain(as_of.cells()));
         }
     }
 }
@@ -123,6 +124,7 @@ impl From<CountedSegment> for SegmentCount {
             segment: segment.to_string(),
             known: None,
             count: count.map(Estimate::count),
+            accuracy: count.map(Accuracy::from),
             error,
             change_1d,
             change_7d,
@@ -175,17 +177,17 @@ impl QueryParams for SegmentsQuery {
         (status = 200, description = "A page of segments.", content(
             (Segments = "application/json", example = json!({
                 "segments": [
-                    { "segment": "news", "count": 7, "change_1d": { "absolute": 2, "relative": 0.4, "from": "2026-11-21T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z" }, "change_7d": null },
+                    { "segment": "news", "count": 7, "exact": true, "change_1d": { "absolute": 2, "relative": 0.4, "from": "2026-11-21T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z" }, "change_7d": null },
                     {
-                        "segment": "sports", "count": 42, "change_1d": { "absolute": -1, "relative": -0.0233, "from": "2026-11-21T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z" },
+                        "segment": "sports", "count": 42, "exact": true, "change_1d": { "absolute": -1, "relative": -0.0233, "from": "2026-11-21T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z" },
                         "change_7d": { "absolute": 2, "relative": 0.05, "from": "2026-11-15T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z" },
                     },
                 ],
                 "next_cursor": "bjpzcG9ydHM", "previous_cursor": null, "total": null, "window_seconds": 604800, "as_of": "2026-11-22T10:00:00.000Z",
             })),
             (String = "text/csv", example = json!(concat!(
-                "segment,known,count,error,change_1d_absolute,change_1d_relative,change_1d_from,change_1d_to,change_7d_absolute,change_7d_relative,change_7d_from,change_7d_to,window_seconds,as_of\r\n",
-                "news,true,7,,2,0.4,2026-11-21T10:00:00.000Z,2026-11-22T10:00:00.000Z,,,,,604800,2026-11-22T10:00:00.000Z\r\n",
+                "segment,known,count,exact,error_95,error,change_1d_absolute,change_1d_relative,change_1d_from,change_1d_to,change_7d_absolute,change_7d_relative,change_7d_from,change_7d_to,window_seconds,as_of\r\n",
+                "news,true,7,true,,,2,0.4,2026-11-21T10:00:00.000Z,2026-11-22T10:00:00.000Z,,,,,604800,2026-11-22T10:00:00.000Z\r\n",
             ))),
         ), headers(
             ("link" = String, description = "The next and the previous page (RFC 8288), if there are any, with the relations `next` and `prev`.")

@@ -7,6 +7,7 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::accuracy::Accuracy;
 use super::as_of::AsOf;
 use super::change::CountChange;
 use crate::domain::SegmentName;
@@ -34,6 +35,8 @@ struct Summary {
     did_you_mean: Vec<String>,
     /// The number of users who were seen in the segment within the window.
     count: u64,
+    #[serde(flatten)]
+    accuracy: Accuracy,
     /// The change in the day before the last sample, over the configured window; null without a sample of that time, and
     /// for a day after a change of the window.
     #[schema(required)]
@@ -62,6 +65,8 @@ struct LastSample {
     sampled_at: String,
     /// The number of users, over the configured window.
     count: u64,
+    #[serde(flatten)]
+    accuracy: Accuracy,
 }
 
 /// Links to more about the segment, relative to the path of the summary.
@@ -103,9 +108,9 @@ impl Links {
     params(SegmentPath, WindowQuery),
     responses(
         (status = 200, description = "The summary.", body = Summary, example = json!({
-            "segment": "sports", "known": true, "count": 42, "change_1d": { "absolute": -1, "relative": -0.0233, "from": "2026-11-21T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z" },
+            "segment": "sports", "known": true, "count": 42, "exact": true, "change_1d": { "absolute": -1, "relative": -0.0233, "from": "2026-11-21T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z" },
             "change_7d": { "absolute": 2, "relative": 0.05, "from": "2026-11-15T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z" }, "first_sampled_at": "2026-09-01T00:00:00.000Z",
-            "last_sample": { "sampled_at": "2026-11-22T10:00:00.000Z", "count": 42 },
+            "last_sample": { "sampled_at": "2026-11-22T10:00:00.000Z", "count": 42, "exact": true },
             "links": {
                 "count": "./sports/count", "histogram": "./sports/histogram", "history": "./sports/history",
                 "page": "../pages/segment?name=sports",
@@ -132,12 +137,15 @@ pub async fn summary(
         known,
         did_you_mean: similar.iter().map(ToString::to_string).collect(),
         count: count.count(),
+        accuracy: count.into(),
         change_1d: changes.day.map(CountChange::from),
         change_7d: changes.week.map(CountChange::from),
         first_sampled_at: changes.first_sampled_at.map(|at| at.to_string()),
-        last_sample: changes
-            .last_sample
-            .map(|sample| LastSample { sampled_at: sample.at.to_string(), count: sample.count.count() }),
+        last_sample: changes.last_sample.map(|sample| LastSample {
+            sampled_at: sample.at.to_string(),
+            count: sample.count.count(),
+            accuracy: sample.count.into(),
+        }),
         links: Links::of(&segment),
         as_of: AsOf::new(window, now),
     }))

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use super::as_of::AsOf;
 use super::audit::{Deleted, Deletion};
+use crate::domain::SegmentName;
 use crate::estimator::Membership;
 use crate::http::docs::openapi::{responses, schemas};
 use crate::http::extract::auth::{Authorized, Caller, DeleteUsers, ReadUsers};
@@ -33,6 +34,13 @@ struct UserSegments {
     user_id: String,
     /// The segments that the user is in, in the order of their names.
     segments: Vec<UserSegment>,
+    /// Whether these are all segments that the user is in. False if segments keep samples without this user.
+    exact: bool,
+    /// The segments that keep a sample without this user, in the order of their names, if there are any. It isn't known whether
+    /// the user is in them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<schemas::SegmentName>, required = false, min_items = 1)]
+    not_known: Vec<String>,
     #[serde(flatten)]
     as_of: AsOf,
 }
@@ -71,7 +79,8 @@ struct DeletedUser {
 /// List the segments of a user.
 ///
 /// Use it for support, or to answer a person who asks for the stored data: apart from these visits, the service stores
-/// only visits that have expired and wait to be pruned. An unknown user is in no segment.
+/// only visits that have expired and wait to be pruned. An unknown user is in no segment. A segment that keeps a sample of its
+/// users stores nothing of the others: `not_known` has its name if this user is one of them.
 #[utoipa::path(
     get,
     path = "/users/{user_id}/segments",
@@ -84,6 +93,7 @@ struct DeletedUser {
             "segments": [{
                 "segment": "sports", "last_seen": "2026-11-22T09:30:00.000Z", "expires": "2026-12-06T09:30:00.000Z",
             }],
+            "exact": false, "not_known": ["visitors"],
             "window_seconds": 1209600, "as_of": "2026-11-22T10:00:00.000Z",
         })),
         responses::ListProblems,
@@ -100,7 +110,9 @@ pub async fn segments(
     let segments = state.estimator.segments_of(&user, now).await?;
     Ok(json(&UserSegments {
         user_id: user.as_str().to_owned(),
-        segments: segments.into_iter().map(UserSegment::from).collect(),
+        segments: segments.memberships.into_iter().map(UserSegment::from).collect(),
+        exact: segments.not_known.is_empty(),
+        not_known: segments.not_known.iter().map(SegmentName::to_string).collect(),
         as_of: AsOf::new(state.estimator.window(), now),
     }))
 }

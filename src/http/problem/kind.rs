@@ -27,6 +27,8 @@ pub enum ProblemKind {
     Invalid,
     /// The visit would create a segment beyond the segment limit.
     TooManySegments,
+    /// The segment keeps a sample of its users, so that a list of them can't be complete.
+    Sampled,
     /// Some visits of a strict batch were rejected.
     SomeRejected,
     /// A batch was aborted because too many of its lines were rejected.
@@ -78,6 +80,7 @@ impl ProblemKind {
             Self::TooManySegments => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "too-many-segments", "The segment limit is reached")
             }
+            Self::Sampled => (StatusCode::UNPROCESSABLE_ENTITY, "sampled", "The segment keeps a sample of its users"),
             Self::SomeRejected => (StatusCode::UNPROCESSABLE_ENTITY, "some-rejected", "Some visits were rejected"),
             Self::TooManyRejected => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "too-many-rejected", "Too many lines were rejected")

@@ -15,8 +15,6 @@ use crate::http::json::json_line;
 pub trait Row: Serialize {
     /// The name of a downloaded file, without the segment and the date.
     const FILE_NAME: &'static str;
-    /// The names of the columns.
-    const COLUMNS: &'static [&'static str];
 
     /// Writes the row.
     fn write(&self, csv: &mut CsvWriter);
@@ -37,13 +35,13 @@ impl TableResponder {
 }
 
 impl Format {
-    /// Returns the start of a table of rows.
-    pub fn head<R: Row>(self) -> Bytes {
+    /// Returns the start of a table of rows with these columns.
+    pub fn head(self, columns: &[&str]) -> Bytes {
         match self {
             Self::Json => Bytes::new(),
             Self::Csv => {
                 let mut csv = CsvWriter::new();
-                csv.row(R::COLUMNS.iter().copied());
+                csv.row(columns.iter().copied());
                 csv.finish().into()
             }
         }

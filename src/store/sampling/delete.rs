@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ::redis::{Value, cmd};
+use ::redis::Value;
 use futures_util::future::try_join_all;
 
 use super::depths::Depths;
@@ -30,11 +30,7 @@ impl Store {
         if partitions.iter().all(|partition| partition.bound().is_none()) {
             return Ok(BTreeMap::new());
         }
-        let reads = partitions.iter().map(|partition| {
-            let mut read = cmd("HGET");
-            read.arg(self.key_names.depths(*partition)).arg(segment.as_str());
-            (partition.slot(), read)
-        });
+        let reads = partitions.iter().map(|partition| self.depth_read(*partition, segment));
         let answers = self.client.send_by_server::<Value>(reads, Request::each).await?;
         let mut depths = BTreeMap::new();
         for (partition, answer) in partitions.iter().zip(answers) {

@@ -1,6 +1,6 @@
 //! Depths during a resharding from one bounded key set to another.
 
-use ::redis::{Value, cmd};
+use ::redis::Value;
 
 use super::segment_depth::SegmentDepth;
 use crate::domain::{Depth, SegmentName};
@@ -33,11 +33,7 @@ impl Store {
         if keys.max_members().is_none() {
             return Ok(complete);
         }
-        let reads = keys.all().map(|partition| {
-            let mut read = cmd("HGET");
-            read.arg(self.key_names.depths(partition)).arg(segment.as_str());
-            (partition.slot(), read)
-        });
+        let reads = keys.all().map(|partition| self.depth_read(partition, segment));
         for (partition, depth) in keys.all().zip(self.client.send_by_server::<Value>(reads, Request::each).await?) {
             complete = complete.max(self.parse_depth(partition, depth)?.complete());
         }

@@ -18,7 +18,7 @@ pub(super) fn describe() {
     describe_counter!("estimator_http_problems_total", "Error responses, by problem type.");
     describe_counter!(
         "estimator_member_lists_aborted_total",
-        "Lists of users that broke off after their first line, by reason: client, redis, slow-client, stopping or token."
+        "Lists of users that broke off after their first line, by reason: client, redis, sample, slow-client, stopping or token."
     );
     describe_counter!(
         "estimator_auth_failures_total",

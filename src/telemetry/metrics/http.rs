@@ -26,7 +26,7 @@ impl HttpMetrics {
             member_lists_aborted: Family::new(
                 "estimator_member_lists_aborted_total",
                 "reason",
-                &["client", "redis", "slow-client", "stopping", "token"],
+                &["client", "redis", "sample", "slow-client", "stopping", "token"],
             ),
         }
     }

@@ -80,11 +80,12 @@ async fn audience_answer_repeats_the_segments_and_the_window() {
     let mut answer: Value = app.get(path).await.json().await.unwrap();
     let as_of = answer.as_object_mut().unwrap().remove("as_of").unwrap();
     assert!(as_of.as_str().unwrap().ends_with('Z'), "{as_of}");
-    let segments = ["d", "b", "a", "c"].map(|name| json!({ "segment": name, "count": 8, "known": true }));
+    let segments =
+        ["d", "b", "a", "c"].map(|name| json!({ "segment": name, "count": 8, "exact": true, "known": true }));
     assert_eq!(
         answer,
         json!({
-            "all": ["d"], "any": ["b", "a"], "none": ["c"], "count": 3, "segments": segments,
+            "all": ["d"], "any": ["b", "a"], "none": ["c"], "count": 3, "exact": true, "segments": segments,
             "window_seconds": 604_800,
         })
     );

@@ -313,14 +313,14 @@ async fn list_and_counts_show_changes() {
     let before = |days: u64| (tick - Duration::from_secs(days * 86_400)).to_string();
     let (day, week, to) = (before(1), before(7), tick.to_string());
     let sports = json!({
-        "segment": "sports", "count": 3, "change_1d": { "absolute": 3, "relative": null, "from": day, "to": to },
+        "segment": "sports", "count": 3, "exact": true, "change_1d": { "absolute": 3, "relative": null, "from": day, "to": to },
         "change_7d": { "absolute": -6, "relative": -0.6667, "from": week, "to": to },
     });
     let news = json!({
-        "segment": "news", "count": 1, "change_1d": null,
+        "segment": "news", "count": 1, "exact": true, "change_1d": null,
         "change_7d": { "absolute": -2, "relative": -0.6667, "from": week, "to": to },
     });
-    let zoo = json!({ "segment": "zoo", "count": 2, "change_1d": null, "change_7d": null });
+    let zoo = json!({ "segment": "zoo", "count": 2, "exact": true, "change_1d": null, "change_7d": null });
     let list = async |query: &str| -> Value {
         let answer: Value = app.get(&format!("/segments{query}")).await.json().await.unwrap();
         answer["segments"].clone()

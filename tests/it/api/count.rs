@@ -22,7 +22,7 @@ async fn count_returns_the_segment_the_window_and_as_of() {
     let as_of = count["as_of"].as_str().unwrap();
     assert_eq!(
         count,
-        json!({ "segment": "sports", "known": true, "count": 1, "window_seconds": 1_209_600, "as_of": as_of })
+        json!({ "segment": "sports", "known": true, "count": 1, "exact": true, "window_seconds": 1_209_600, "as_of": as_of })
     );
     let as_of = Timestamp::from_rfc3339(as_of).expect("as_of is RFC 3339");
     assert!((Timestamp::now().as_millis() - as_of.as_millis()).abs() < 60_000);

@@ -155,7 +155,7 @@ async fn list_and_counts_have_changes_as_numbers_and_nulls_as_empty_cells() {
     store.add_samples(&samples).await.unwrap();
     store.update_changes(&[(&segment("sports"), now)], Window::parse("14d").unwrap()).await.unwrap();
 
-    let columns = "segment,known,count,error,change_1d_absolute,change_1d_relative,change_1d_from,change_1d_to,\
+    let columns = "segment,known,count,exact,error_95,error,change_1d_absolute,change_1d_relative,change_1d_from,change_1d_to,\
                    change_7d_absolute,change_7d_relative,change_7d_from,change_7d_to,window_seconds,as_of";
     let list = rows(&app, "/segments").await;
     assert_eq!(list.columns.join(","), columns);
@@ -185,7 +185,19 @@ async fn histogram_has_a_row_for_each_bucket() {
     let app = TestApp::spawn(&redis).await;
     record_sizes(&app, &[("sports", 3)]).await;
     let table = rows(&app, "/segments/sports/histogram?buckets=2&window=2d").await;
-    let columns = ["segment", "known", "from", "to", "leave_from", "leave_to", "count", "window_seconds", "as_of"];
+    let columns = [
+        "segment",
+        "known",
+        "from",
+        "to",
+        "leave_from",
+        "leave_to",
+        "count",
+        "exact",
+        "error_95",
+        "window_seconds",
+        "as_of",
+    ];
     assert_eq!(table.columns, columns);
     assert_eq!(table.column("count"), ["0", "3"]);
     assert_eq!(table.column("segment"), ["sports", "sports"]);
@@ -205,14 +217,17 @@ async fn histories_have_a_row_for_each_point_and_empty_cells_in_gaps() {
     let range = "from=2026-11-22&to=2026-11-23&step=12h";
     let points = json_of(&app, &format!("/segments/sports/history?{range}")).await["points"].clone();
     let one = rows(&app, &format!("/segments/sports/history?{range}")).await;
-    assert_eq!(one.columns, ["segment", "known", "from", "to", "sampled_at", "count", "as_of"]);
+    assert_eq!(one.columns, ["segment", "known", "from", "to", "sampled_at", "count", "exact", "error_95", "as_of"]);
     assert_eq!(one.column("count"), ["", "4", ""]);
     for column in ["from", "to", "sampled_at", "count"] {
         let expected: Vec<_> = points.as_array().unwrap().iter().map(|point| cell(&point[column])).collect();
         assert_eq!(one.column(column), expected, "{column}");
     }
     let all = rows(&app, &format!("/history?segment=sports&segment=theirs&segment=nwes&{range}")).await;
-    assert_eq!(all.columns, ["segment", "known", "from", "to", "sampled_at", "count", "error", "as_of"]);
+    assert_eq!(
+        all.columns,
+        ["segment", "known", "from", "to", "sampled_at", "count", "exact", "error_95", "error", "as_of"]
+    );
     assert_eq!(all.column("segment"), ["sports", "sports", "sports", "theirs", "nwes", "nwes", "nwes"]);
     assert_eq!(all.column("known")[2..5], ["true", "false", "false"]);
     assert_eq!(all.column("count"), ["", "4", "", "", "", "", ""]);
@@ -228,7 +243,10 @@ async fn overlap_has_a_row_for_each_region_from_which_pairs_can_be_added_up() {
     app.record("u9", "b").await;
     let path = "/overlap?segment=a&segment=b&segment=count&window=7d";
     let table = rows(&app, path).await;
-    assert_eq!(table.columns, ["in:a", "in:b", "in:count", "segments", "count", "unknown", "window_seconds", "as_of"]);
+    assert_eq!(
+        table.columns,
+        ["in:a", "in:b", "in:count", "segments", "count", "exact", "error_95", "unknown", "window_seconds", "as_of"]
+    );
     assert_eq!(table.column("unknown"), ["[]"; 4]);
     let regions: Vec<_> = table
         .rows
@@ -243,7 +261,7 @@ async fn overlap_has_a_row_for_each_region_from_which_pairs_can_be_added_up() {
         assert_eq!(both.map(|row| row["count"].parse::<u64>().unwrap()).sum::<u64>(), pair["count"]);
     }
     let empty = ask(&app, "/overlap?segment=x&segment=y", "text/csv").await.text().await.unwrap();
-    assert_eq!(empty, "in:x,in:y,segments,count,unknown,window_seconds,as_of\r\n");
+    assert_eq!(empty, "in:x,in:y,segments,count,exact,error_95,unknown,window_seconds,as_of\r\n");
     // An empty segment is known.
     redis.call::<()>(&["ZADD", "segments", "0", "empty"]);
     let misspelled = rows(&app, "/overlap?segment=a&segment=b%22&segment=empty&segment=%3Dx").await;
@@ -256,7 +274,10 @@ async fn audience_is_one_row_with_lists_of_names() {
     let app = TestApp::spawn(&redis).await;
     record_sizes(&app, &[("a", 6), ("b,\"c\"", 4)]).await;
     let table = rows(&app, "/audience/count?all=a&any=b,%22c%22&any=%3Dx").await;
-    assert_eq!(table.columns, ["all", "any", "none", "count", "unknown", "window_seconds", "as_of"]);
+    assert_eq!(
+        table.columns,
+        ["all", "any", "none", "count", "exact", "error_95", "unknown", "window_seconds", "as_of"]
+    );
     let lists = ["all", "any", "none"].map(|list| serde_json::from_str::<Value>(table.column(list)[0]).unwrap());
     assert_eq!(lists, [json!(["a"]), json!(["b,\"c\"", "=x"]), json!([])]);
     assert_eq!((table.column("count"), table.column("unknown")), (vec!["4"], vec![r#"["=x"]"#]));

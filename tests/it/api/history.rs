@@ -354,7 +354,12 @@ async fn history_survives_a_restart_of_redis_and_is_read_in_steps() {
     let time = |hour: i64| noon_plus(hour * HOUR).to_string();
     let point = |hour: i64, hours: i64, sampled_at: Option<i64>, count: Value| {
         let (from, to) = (time(hour), time(hour + hours));
-        json!({ "at": from, "from": from, "to": to, "sampled_at": sampled_at.map(time), "count": count })
+        let mut point =
+            json!({ "at": from, "from": from, "to": to, "sampled_at": sampled_at.map(time), "count": count });
+        if !count.is_null() {
+            point["exact"] = json!(true);
+        }
+        point
     };
     let expected = [(0, json!(40)), (1, json!(null)), (2, json!(42)), (3, json!(null))];
     let expected = expected.map(|(hour, count)| point(hour, 1, (!count.is_null()).then_some(hour), count));

@@ -91,12 +91,12 @@ async fn summary_has_count_changes_last_sample_and_links() {
     let mut summary = get(&app, "/segments/a%2Fb?window=7d").await;
     assert!(summary["as_of"].take().is_string());
     let expected = json!({
-        "segment": "a/b", "known": true, "count": 3, "change_1d": {
+        "segment": "a/b", "known": true, "count": 3, "exact": true, "change_1d": {
             "absolute": -1, "relative": -0.25, "from": Timestamp::from_millis(tick.as_millis() - day).to_string(),
             "to": tick.to_string(),
         },
         "change_7d": null, "first_sampled_at": Timestamp::from_millis(tick.as_millis() - day).to_string(),
-        "last_sample": { "sampled_at": tick.to_string(), "count": 3 },
+        "last_sample": { "sampled_at": tick.to_string(), "count": 3, "exact": true },
         "links": {
             "count": "./a%2Fb/count", "histogram": "./a%2Fb/histogram", "history": "./a%2Fb/history",
             "page": "../pages/segment?name=a%2Fb",

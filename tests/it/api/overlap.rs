@@ -54,16 +54,19 @@ fn expected(sets: &Sets, window_seconds: u64) -> Value {
     let mut pairs = Vec::new();
     for (at, (first, users)) in sets.iter().enumerate() {
         for (second, others) in &sets[at + 1..] {
-            pairs.push(json!({ "segments": [first, second], "count": users.intersection(others).count() }));
+            pairs.push(
+                json!({ "segments": [first, second], "count": users.intersection(others).count(), "exact": true }),
+            );
         }
     }
     let any: BTreeSet<_> = sets.iter().flat_map(|(_, users)| users).collect();
     let all = any.iter().filter(|user| sets.iter().all(|(_, users)| users.contains(user))).count();
-    let segments =
-        sets.iter().map(|(name, users)| json!({ "segment": name, "count": users.len(), "known": !users.is_empty() }));
+    let segments = sets.iter().map(
+        |(name, users)| json!({ "segment": name, "count": users.len(), "exact": true, "known": !users.is_empty() }),
+    );
     let segments: Vec<_> = segments.collect();
     json!({
-        "segments": segments, "any": any.len(), "all": all, "pairs": pairs, "regions": regions(sets),
+        "segments": segments, "exact": true, "any": any.len(), "all": all, "pairs": pairs, "regions": regions(sets),
         "window_seconds": window_seconds,
     })
 }
@@ -84,7 +87,7 @@ fn regions(sets: &Sets) -> Value {
     regions.retain(|(count, _)| *count > 0);
     // Stable: equal counts stay in the order of the masks.
     regions.sort_by_key(|(count, _)| Reverse(*count));
-    regions.into_iter().map(|(count, names)| json!({ "in": names, "count": count })).collect()
+    regions.into_iter().map(|(count, names)| json!({ "in": names, "count": count, "exact": true })).collect()
 }
 
 /// Returns overlaps on `redis`, with `memory` for each.

@@ -9,6 +9,8 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use reqwest::{RequestBuilder, Response};
 use segment_estimator::config::SETTINGS;
+use segment_estimator::domain::Level;
+use segment_estimator::store::MaxMembers;
 use serde_json::{Map, Value, json};
 
 use crate::helpers::{Redis, TestApp, Upload, binary, eventually, run, settings};
@@ -436,6 +438,40 @@ async fn openapi_examples_of_csv_have_the_columns_of_the_answers() {
         checked += 1;
     }
     assert_eq!(checked, 8);
+}
+
+#[tokio::test]
+async fn openapi_has_the_responses_about_samples() {
+    let redis = Redis::start();
+    let max_members = MaxMembers::parse("1024").unwrap();
+    redis.store().with_max_members(Some(max_members)).layout().await.unwrap();
+    let app = TestApp::spawn(&redis).await;
+    let document = Document::of(&app).await;
+    let mut users = (0..100).map(|n| format!("u{n}"));
+    for user in users.clone() {
+        app.record(&user, "sports").await;
+        app.record(&user, "news").await;
+    }
+    redis.call::<()>(&["HSET", "depths", "sports", "1"]);
+    let left_out = users.find(|user| Level::of(user).number() == 0).unwrap();
+    for (path, filled) in [
+        ("/segments/{name}/count", "/segments/sports/count".to_owned()),
+        ("/segments/{name}", "/segments/sports".to_owned()),
+        ("/segments/{name}/histogram", "/segments/sports/histogram".to_owned()),
+        ("/segments", "/segments".to_owned()),
+        ("/counts", "/counts?segment=sports&segment=news".to_owned()),
+        ("/overlap", "/overlap?segment=sports&segment=news".to_owned()),
+        ("/audience/count", "/audience/count?all=sports".to_owned()),
+        ("/segments/{name}/users/{user_id}", format!("/segments/sports/users/{left_out}")),
+        ("/users/{user_id}/segments", format!("/users/{left_out}/segments")),
+        ("/segments/{name}/users", "/segments/sports/users".to_owned()),
+        ("/segments/{name}/users", "/segments/sports/users?sample=true".to_owned()),
+    ] {
+        let response = app.get(&filled).await;
+        let is_refused = filled == "/segments/sports/users";
+        assert_eq!(response.status(), if is_refused { 422 } else { 200 }, "{filled}");
+        document.check_response("GET", path, response).await;
+    }
 }
 
 #[tokio::test]

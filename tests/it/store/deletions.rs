@@ -90,7 +90,7 @@ async fn replay(estimator: &Estimator, events: &[Event]) {
         }
     }
     for of in 0..USERS {
-        let memberships = estimator.segments_of(&user(of), now).await.unwrap();
+        let memberships = estimator.segments_of(&user(of), now).await.unwrap().memberships;
         let found: HashMap<_, _> =
             memberships.into_iter().map(|one| (one.segment.to_string(), one.last_seen)).collect();
         let expected = model.iter().filter(|((_, user), _)| *user == of);
@@ -117,7 +117,7 @@ async fn replay_in_any_order(estimator: &Estimator, visits: &[i64], removals: &[
     }
     let (last_visit, last_removal) = (visits.iter().max(), removals.iter().max());
     if last_visit > last_removal {
-        let memberships = estimator.segments_of(&user(1), noon_plus(30)).await.unwrap();
+        let memberships = estimator.segments_of(&user(1), noon_plus(30)).await.unwrap().memberships;
         let last_seen: Vec<_> = memberships.into_iter().map(|one| one.last_seen).collect();
         assert_eq!(last_seen, [noon_plus(*last_visit.unwrap())], "{visits:?} {removals:?} {order:?}");
     }

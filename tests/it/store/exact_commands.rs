@@ -46,7 +46,7 @@ async fn do_everything(redis: &Redis, partitions: &str, mut after: impl FnMut(&s
     let segments: Vec<SegmentName<'static>> = vec![sports.clone(), news.clone()];
     Overlaps::new(store.clone(), window, limits).overlap(&segments, window, async { Ok(NOON) }).await.unwrap();
     after("overlap");
-    let query = MembersQuery { segment: sports.clone(), window, from: None, limit: None };
+    let query = MembersQuery { segment: sports.clone(), window, from: None, limit: None, accepts_sample: false };
     let mut list = estimator.members(query).unwrap();
     while list.next(NOON).await.unwrap().is_some() {}
     after("list members");

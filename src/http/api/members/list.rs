@@ -10,7 +10,7 @@ use utoipa::openapi::{ObjectBuilder, Ref, RefOr, Schema, Type};
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 use crate::domain::{Score, UserId, Window};
-use crate::estimator::{MemberList, MembersQuery, SegmentMember};
+use crate::estimator::{MemberList, MemberListError, MembersQuery, SegmentMember};
 use crate::http::docs::openapi::{responses, schemas};
 use crate::http::extract::auth::{Authorized, ReadUsers};
 use crate::http::extract::path::SegmentPath;
@@ -20,7 +20,7 @@ use crate::http::middleware::request_id;
 use crate::http::problem::{Problem, ProblemKind, Result};
 use crate::http::state::AppState;
 use crate::http::streamed_body::{BodyError, BodyWriter, streamed_body};
-use crate::http::table::{CsvWriter, Format, Row};
+use crate::http::table::{Cell, CsvWriter, Format, Row};
 use crate::store::{self, Member};
 
 /// A user of a segment.
@@ -35,20 +35,36 @@ struct ListedUser {
     /// The time from which on the user no longer counts over this window, unless seen again.
     #[schema(format = DateTime)]
     expires: String,
+    /// The number of users that this one stands for, with `sample=true`: 1 unless the segment keeps a sample.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, minimum = 1)]
+    weight: Option<u64>,
 }
 
 impl Row for ListedUser {
     const FILE_NAME: &'static str = "users";
-    const COLUMNS: &'static [&'static str] = &["user_id", "last_seen", "expires"];
 
     fn write(&self, csv: &mut CsvWriter) {
-        csv.row([self.user_id.as_str(), &self.last_seen, &self.expires]);
+        let texts = [self.user_id.as_str(), &self.last_seen, &self.expires].map(Cell::from);
+        csv.row(texts.into_iter().chain(self.weight.map(Cell::from)));
     }
 }
 
-impl From<SegmentMember> for ListedUser {
-    fn from(SegmentMember { user_id, last_seen, expires }: SegmentMember) -> Self {
-        Self { user_id: user_id.as_str().to_owned(), last_seen: last_seen.to_string(), expires: expires.to_string() }
+impl ListedUser {
+    fn new(member: SegmentMember, shows_weight: bool) -> Self {
+        let SegmentMember { user_id, last_seen, expires, weight } = member;
+        Self {
+            user_id: user_id.as_str().to_owned(),
+            last_seen: last_seen.to_string(),
+            expires: expires.to_string(),
+            weight: shows_weight.then_some(weight),
+        }
+    }
+
+    /// Returns the names of the columns.
+    fn columns(shows_weight: bool) -> &'static [&'static str] {
+        const ALL: &[&str] = &["user_id", "last_seen", "expires", "weight"];
+        if shows_weight { ALL } else { &ALL[..3] }
     }
 }
 
@@ -85,16 +101,21 @@ pub struct UsersQuery {
     /// List over this window instead of the configured one, which is the longest allowed.
     #[param(inline, value_type = Option<schemas::Window>, example = "7d")]
     window: Window,
+    /// List the sample of a segment that keeps one. Without it, such a list is refused, because it would look complete. Each line
+    /// then has the `weight` of its user.
+    #[param(inline, value_type = Option<schemas::Flag>, example = false)]
+    sample: bool,
 }
 
 impl QueryParams for UsersQuery {
-    const NAMES: &'static [&'static str] = &["limit", "from", "window"];
+    const NAMES: &'static [&'static str] = &["limit", "from", "window", "sample"];
 
     fn parse(query: &Parameters, state: &AppState) -> Result<Self> {
         Ok(Self {
             limit: query.number("limit", MAX_LIMIT)?,
             from: query.one("from", last_line)?,
             window: query.window(state)?,
+            sample: query.flag("sample")?,
         })
     }
 }
@@ -118,6 +139,9 @@ fn last_line(text: &str) -> std::result::Result<Member, String> {
 ///
 /// Every user who counts during the whole read is listed. A user who visits the segment during the read may be listed
 /// again, with the later time. A user who arrives, expires or is deleted during the read may or may not be listed.
+///
+/// A segment that keeps a sample of its users has no complete list: 422 `sampled`, unless `sample=true` asks for the sample. The
+/// weights of its lines add up to the count. The answer breaks off if the segment keeps fewer users since it began.
 ///
 /// If the answer breaks off, or has as many lines as `limit`, make `from` of its last complete line and repeat the
 /// request. The first line of CSV has the names of the columns. The number of concurrent lists is limited.
@@ -146,7 +170,7 @@ pub async fn list(
     caller: Authorized<ReadUsers>,
     State(state): State<Arc<AppState>>,
     SegmentPath(segment): SegmentPath,
-    TableQuery(UsersQuery { limit, from, window }, responder): TableQuery<UsersQuery>,
+    TableQuery(UsersQuery { limit, from, window, sample }, responder): TableQuery<UsersQuery>,
     (method, version): (Method, Version),
     headers: HeaderMap,
 ) -> Result<Response> {
@@ -157,7 +181,7 @@ pub async fn list(
     }
     let now = state.synced_now().await?;
     let name = segment.to_string();
-    let mut members = state.estimator.members(MembersQuery { segment, window, from, limit })?;
+    let mut members = state.estimator.members(MembersQuery { segment, window, from, limit, accepts_sample: sample })?;
     // An error before the first line is a problem.
     let first = members.next(now).await?;
     let (body, answer) = streamed_body();
@@ -167,7 +191,7 @@ pub async fn list(
         return Ok(response);
     }
     let request_id = request_id::added(&headers).to_owned();
-    let writer = UserWriter { caller, headers, members, body, format: responder.format };
+    let writer = UserWriter { caller, headers, members, body, format: responder.format, shows_weight: sample };
     tokio::spawn(async move {
         let written = tokio::select! {
             written = writer.write(&state, first) => written,
@@ -192,6 +216,8 @@ enum BrokenOff {
     #[error(transparent)]
     Store(#[from] store::Error),
     #[error(transparent)]
+    List(#[from] MemberListError),
+    #[error(transparent)]
     Body(#[from] BodyError),
     /// The token has expired or was revoked.
     #[error("{}", .0.detail())]
@@ -204,7 +230,8 @@ impl BrokenOff {
     /// Returns the label of the metric.
     const fn reason(&self) -> &'static str {
         match self {
-            Self::Store(_) => "redis",
+            Self::Store(_) | Self::List(MemberListError::Store(_)) => "redis",
+            Self::List(MemberListError::Sampled { .. } | MemberListError::SampleChanged) => "sample",
             Self::Body(BodyError::Disconnected) => "client",
             Self::Body(BodyError::Timeout(_)) => "slow-client",
             Self::Token(_) => "token",
@@ -220,6 +247,7 @@ struct UserWriter {
     members: MemberList,
     body: BodyWriter,
     format: Format,
+    shows_weight: bool,
 }
 
 impl UserWriter {
@@ -232,10 +260,10 @@ impl UserWriter {
         first: Option<Vec<SegmentMember>>,
     ) -> std::result::Result<(), BrokenOff> {
         let timeout = state.limits.body;
-        self.body.write(self.format.head::<ListedUser>(), timeout).await?;
+        self.body.write(self.format.head(ListedUser::columns(self.shows_weight)), timeout).await?;
         let mut next = first;
         while let Some(members) = next {
-            let mut rows = members.into_iter().map(ListedUser::from).peekable();
+            let mut rows = members.into_iter().map(|member| ListedUser::new(member, self.shows_weight)).peekable();
             while rows.peek().is_some() {
                 let chunk: Vec<_> = rows.by_ref().take(Self::CHUNK).collect();
                 self.body.write(self.format.rows(&chunk), timeout).await?;

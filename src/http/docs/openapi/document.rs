@@ -10,6 +10,7 @@ use utoipa::openapi::{Components, ContentBuilder, Object, ObjectBuilder, Ref, Re
 use utoipa::{__dev, IntoResponses, OpenApi, PartialSchema, Path, ToSchema};
 
 use super::examples;
+use super::flatten::{flatten_members, object};
 use super::responses::{
     self, AuthProblems, BATCH, MisdirectedPage, MisdirectedProblem, PageAuthProblems, SHARED, with_headers,
 };
@@ -89,7 +90,7 @@ pub fn to_json<'a>(routes: impl Iterator<Item = &'a RouteDoc>) -> String {
         document.paths.add_path_operation(route.path, vec![route.method.clone()], operation(route));
     }
     components.schemas.extend(schemas);
-    flatten_as_of(components);
+    flatten_members(components);
     add_problems(components);
     add_security_schemes(components);
     add_request_id(components);
@@ -196,29 +197,6 @@ fn response(
     let content = ContentBuilder::new().schema(Some(schema)).examples_from_iter(examples).build();
     let response = ResponseBuilder::new().description(description).content("application/problem+json", content);
     with_headers(response, kinds[0]).build()
-}
-
-fn object(schema: RefOr<Schema>) -> Object {
-    match schema {
-        RefOr::T(Schema::Object(object)) => object,
-        _ => unreachable!("the schema of a struct is an object"),
-    }
-}
-
-/// Replaces `allOf`, which the derive macro generates for a flattened `AsOf`, with a plain
-/// object.
-fn flatten_as_of(components: &mut Components) {
-    let Some(as_of) = components.schemas.remove("AsOf").map(object) else { return };
-    for schema in components.schemas.values_mut() {
-        let RefOr::T(Schema::AllOf(all_of)) = schema else { continue };
-        let mut flat = all_of.items.pop().map(object).unwrap_or_default();
-        flat.description = all_of.description.take();
-        // In the order of the members in the answer.
-        let index = flat.required.iter().position(|name| name == "buckets").unwrap_or(flat.required.len());
-        flat.required.splice(index..index, as_of.required.clone());
-        flat.properties.extend(as_of.properties.clone());
-        *schema = flat.into();
-    }
 }
 
 fn add_security_schemes(components: &mut Components) {

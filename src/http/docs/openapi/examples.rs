@@ -7,8 +7,8 @@ use std::time::Duration;
 use axum::http::HeaderMap;
 
 use crate::auth::{AuthError, Principal, Scope, Scopes, TokenError};
-use crate::domain::{Timestamp, visit_json};
-use crate::estimator::{CostlyReads, TooMany};
+use crate::domain::{Depth, SegmentName, Timestamp, visit_json};
+use crate::estimator::{CostlyReads, MemberListError, TooMany};
 use crate::http::api::batch::{array, problems};
 use crate::http::extract::body::{self, MediaType};
 use crate::http::middleware::endpoint;
@@ -47,6 +47,11 @@ pub fn of_request(kind: ProblemKind) -> Problem {
         ProblemKind::Misdirected => misdirected(),
         ProblemKind::Invalid => of_visit(br#"{"user_id":"","segment":"sports","seenat":1}"#),
         ProblemKind::TooManySegments => store::Error::TooManySegments(MAX_SEGMENTS).into(),
+        ProblemKind::Sampled => {
+            let segment = SegmentName::parse("sports").expect("it is a name");
+            let depth = Depth::from_number(7).expect("it is a depth");
+            MemberListError::Sampled { segment, depths: [depth; 2] }.into()
+        }
         ProblemKind::SomeRejected => problems::some_rejected(false),
         ProblemKind::TooManyRejected => problems::too_many_rejected(),
         ProblemKind::TooManyOverlaps => TooMany { reads: CostlyReads::Overlaps, max: MAX_OVERLAPS }.into(),

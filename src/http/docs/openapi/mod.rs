@@ -5,5 +5,6 @@
 
 pub mod document;
 mod examples;
+mod flatten;
 pub mod responses;
 pub mod schemas;

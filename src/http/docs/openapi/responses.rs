@@ -11,12 +11,12 @@ use crate::http::problem::ProblemKind;
 
 use ProblemKind::{
     BodyTimeout, BodyTooLarge, InsufficientScope, Internal, Invalid, Malformed, MethodNotAllowed, Misdirected,
-    NotFound, Overloaded, RequestTimeout, SomeRejected, Stopping, TooManyLists, TooManyMemberLists, TooManyOverlaps,
-    TooManyRejected, TooManySegments, Unauthorized, Unavailable, UnsupportedMediaType,
+    NotFound, Overloaded, RequestTimeout, Sampled, SomeRejected, Stopping, TooManyLists, TooManyMemberLists,
+    TooManyOverlaps, TooManyRejected, TooManySegments, Unauthorized, Unavailable, UnsupportedMediaType,
 };
 
 /// Responses of several operations: name, description and kinds of problem.
-pub const SHARED: [(&str, &str, &[ProblemKind]); 17] = [
+pub const SHARED: [(&str, &str, &[ProblemKind]); 18] = [
     ("Malformed", "The body can't be read: send JSON.", &[Malformed]),
     ("Unauthorized", "The request has no valid token.", &[Unauthorized]),
     ("InsufficientScope", "The token lacks the scope that this operation needs.", &[InsufficientScope]),
@@ -31,6 +31,11 @@ pub const SHARED: [(&str, &str, &[ProblemKind]); 17] = [
         "InvalidVisit",
         "The visit is not valid: correct what `errors` names. Or it would create a segment beyond the limit.",
         &[Invalid, TooManySegments],
+    ),
+    (
+        "InvalidOrSampled",
+        "The request is not valid: correct what `errors` names. Or the segment keeps a sample: ask for it with `sample=true`.",
+        &[Invalid, Sampled],
     ),
     ("TooMany", "Too many at a time: repeat after the seconds in `Retry-After`.", &[TooManyOverlaps]),
     ("TooManyLists", "Too many at a time: repeat after the seconds in `Retry-After`.", &[TooManyLists]),
@@ -85,7 +90,7 @@ response_set!(
     /// For operations that visit every segment.
     ListProblems = shared(["Invalid", "TooManyLists", "Internal", "Unavailable"])
 );
-response_set!(MemberListProblems = shared(["Invalid", "TooManyMemberLists", "Internal", "Unavailable"]));
+response_set!(MemberListProblems = shared(["InvalidOrSampled", "TooManyMemberLists", "Internal", "Unavailable"]));
 response_set!(OverlapProblems = shared(["Invalid", "TooMany", "Internal", "Unavailable"]));
 response_set!(
     VisitProblems = shared([

@@ -60,7 +60,7 @@ async fn delete_during_the_backfill_is_kept() {
     assert_eq!(backfill.estimator.estimate(&segment("news"), now()).await.unwrap(), 1);
     assert_eq!(sets_like(&redis, "forgotten"), [""; 0]);
     let user = UserId::parse("u1").unwrap();
-    let memberships = backfill.estimator.segments_of(&user, now()).await.unwrap();
+    let memberships = backfill.estimator.segments_of(&user, now()).await.unwrap().memberships;
     assert_eq!(memberships[0].last_seen.as_millis(), seen.as_millis() - 60_000);
 }
 

@@ -448,7 +448,13 @@ async fn list_continues_in_the_new_key_set_after_a_resharding() {
     redis.fill((0..9_000).map(|n| (last + f64::from(n) / 1e6, format!("z{n:05}"))));
 
     let estimator = redis.estimator("14d");
-    let query = MembersQuery { segment: segment("sports"), window: estimator.window(), from: None, limit: None };
+    let query = MembersQuery {
+        segment: segment("sports"),
+        window: estimator.window(),
+        from: None,
+        limit: None,
+        accepts_sample: false,
+    };
     let mut list = estimator.members(query).unwrap();
     let mut all = Vec::new();
     let mut next = async || list.next(Timestamp::now()).await.unwrap();

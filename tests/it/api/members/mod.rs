@@ -48,7 +48,7 @@ async fn member_returns_the_last_visit_and_the_expiry() {
         found.as_object_mut().unwrap().remove("as_of");
         let after = |days: i64| Timestamp::from_millis(earlier.as_millis() + days * 86_400_000).to_string();
         let expected = json!({
-            "segment": "sports", "known": true, "user_id": "u1", "in_segment": true, "last_seen": after(0),
+            "segment": "sports", "known": true, "user_id": "u1", "in_segment": true, "exact": true, "last_seen": after(0),
             "expires": after(14), "window_seconds": 1_209_600,
         });
         assert_eq!(found, expected);

@@ -77,7 +77,7 @@ async fn record_after_a_delete_during_the_backfill_is_kept() {
 
     complete_resharding(&folder, &redis);
     for (id, offset) in [("same", 0), ("earlier", -60_000), ("later", 1)] {
-        let memberships = backfill.estimator.segments_of(&user(id), now()).await.unwrap();
+        let memberships = backfill.estimator.segments_of(&user(id), now()).await.unwrap().memberships;
         let seen_at: Vec<_> = memberships.iter().map(|membership| membership.last_seen.as_millis()).collect();
         assert_eq!(seen_at, [seen.as_millis() + offset], "{id}");
     }
@@ -126,7 +126,7 @@ async fn delete_by_an_outdated_layout_is_repeated_by_the_current_one() {
     backfill.copy(&page).await;
     complete_resharding(&folder, &redis);
     assert_eq!(traces_of(&redis, "u1"), (0, vec![]));
-    assert_eq!(early.segments_of(&user("u2"), now()).await.unwrap().len(), 1);
+    assert_eq!(early.segments_of(&user("u2"), now()).await.unwrap().memberships.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
