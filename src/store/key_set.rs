@@ -180,6 +180,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::domain::Level;
     use crate::store::partition::hash;
 
     fn partitions(count: u16) -> Partitions {
@@ -223,6 +224,25 @@ mod tests {
         let key_set = KeySet::try_from(text.to_owned());
         assert_eq!(key_set.is_ok(), is_valid);
         assert!(key_set.is_err() || key_set.unwrap().to_string() == text);
+    }
+
+    /// A partition that had more users of high levels than others would keep another share of its users at each depth.
+    #[test]
+    fn level_is_independent_of_the_partition() {
+        const USERS: u32 = 200_000;
+        let key_set = KeySet::first(partitions(16), None);
+        let mut users = [[0_u32; 4]; 16];
+        for user in (0..USERS).map(|user| format!("u{user}")) {
+            let level = usize::from(Level::of(&user).number()).min(3);
+            users[usize::from(key_set.of(hash(&user)).number())][level] += 1;
+        }
+        // Levels 0, 1 and 2, and all others.
+        for (partition, levels) in users.iter().enumerate() {
+            for (found, share) in levels.iter().zip([0.5, 0.25, 0.125, 0.125]) {
+                let expected = f64::from(USERS) / 16.0 * share;
+                assert!((f64::from(*found) - expected).abs() < 5.0 * expected.sqrt(), "{partition}: {levels:?}");
+            }
+        }
     }
 
     /// The numbers of users stay within a few standard deviations, although the ids differ in few digits.

@@ -18,6 +18,9 @@ use crate::helpers::{RedisCluster, Service, eventually};
 /// Partitions of the data set. Their slots are spread over three masters.
 const PARTITIONS: usize = 16;
 
+/// Each of the load's segments gets several thousand users.
+const BOUNDED: [&str; 2] = ["--max-members", "1024"];
+
 /// Starts the service on a cluster.
 fn serve(folder: &TempDir, cluster: &RedisCluster, arguments: &[&str]) -> Service {
     let (urls, partitions) = (cluster.urls(), PARTITIONS.to_string());
@@ -108,14 +111,18 @@ impl Loss {
 }
 
 #[rstest]
-#[case::killed(Loss::Killed)]
-#[case::paused(Loss::Paused)]
+#[case::killed(Loss::Killed, &[])]
+#[case::killed_with_samples(Loss::Killed, &BOUNDED)]
+#[case::paused(Loss::Paused, &[])]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn record_keeps_what_the_replica_acknowledged_when_a_master_is_lost(#[case] loss: Loss) {
+async fn record_keeps_what_the_replica_acknowledged_when_a_master_is_lost(
+    #[case] loss: Loss,
+    #[case] arguments: &[&str],
+) {
     let _guard = exclusive().await;
     let folder = tempfile::tempdir().unwrap();
     let mut cluster = RedisCluster::start().await;
-    let service = serve(&folder, &cluster, &["--write-acks", "1"]);
+    let service = serve(&folder, &cluster, &[&["--write-acks", "1"], arguments].concat());
     let (ledger, what) = (Arc::<Ledger>::default(), format!("a master of a cluster, {loss:?}"));
     wait_for_recovery_everywhere(&service, "the start", Instant::now()).await;
     let load = Load::start(service.address, &ledger, 32);
@@ -207,12 +214,16 @@ async fn record_loses_nothing_in_a_failover_by_hand() {
     assert!(service.terminate().success());
 }
 
+#[rstest]
+#[case::all_members(&[])]
+#[case::samples(&BOUNDED)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn record_and_count_succeed_while_slots_migrate() {
+async fn record_and_count_succeed_while_slots_migrate(#[case] arguments: &[&str]) {
     let _guard = exclusive().await;
     let folder = tempfile::tempdir().unwrap();
     let cluster = RedisCluster::start_without_failover(&[]).await;
-    let service = serve_with_long_timeout(&folder, &cluster, &["--prune-schedule", "* * * * * *"]);
+    let arguments = [&["--prune-schedule", "* * * * * *"], arguments].concat();
+    let service = serve_with_long_timeout(&folder, &cluster, &arguments);
     let ledger = Arc::<Ledger>::default();
     wait_for_recovery_everywhere(&service, "the start", Instant::now()).await;
     let load = Load::start(service.address, &ledger, 35);
