@@ -7,6 +7,9 @@ use redis::{Arg, Cmd, Pipeline};
 
 use super::{Error, Slot, WriteAcks};
 
+/// Whether an error counts as nil.
+type IsNil = fn(&Error) -> bool;
+
 /// Commands on keys of one server, in ordered steps. While a slot migrates, the server may redirect some commands. They
 /// are then sent again in the order of the steps.
 #[derive(Debug)]
@@ -18,7 +21,7 @@ pub(crate) struct Request {
     /// The replicas to wait for, and the timeout for the whole answer.
     acks: Option<(WriteAcks, Duration)>,
     /// Which errors of the first commands are nil, and how many commands these are.
-    nil_for: Option<(fn(&Error) -> bool, usize)>,
+    nil_for: Option<(IsNil, usize)>,
     is_probe: bool,
     is_once: bool,
 }
@@ -92,7 +95,7 @@ impl Request {
     }
 
     /// Replaces errors of the commands so far by nil if `is_nil` returns true for them, and neither counts nor logs them.
-    pub(crate) fn nil_for(self, is_nil: fn(&Error) -> bool) -> Self {
+    pub(crate) fn nil_for(self, is_nil: IsNil) -> Self {
         let commands = self.pipeline.len();
         Self { nil_for: Some((is_nil, commands)), ..self }
     }

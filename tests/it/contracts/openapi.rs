@@ -458,7 +458,8 @@ async fn openapi_has_the_responses_about_samples() {
         ("/segments/{name}/count", "/segments/sports/count".to_owned()),
         ("/segments/{name}", "/segments/sports".to_owned()),
         ("/segments/{name}/histogram", "/segments/sports/histogram".to_owned()),
-        ("/segments", "/segments".to_owned()),
+        // With a link to the next page.
+        ("/segments", "/segments?limit=1".to_owned()),
         ("/counts", "/counts?segment=sports&segment=news".to_owned()),
         ("/overlap", "/overlap?segment=sports&segment=news".to_owned()),
         ("/audience/count", "/audience/count?all=sports".to_owned()),
