@@ -1,5 +1,6 @@
 //! The data set in Redis: writes, counts and pruning on one server, on replicas and on a cluster.
 
+mod bounded_access;
 mod clock;
 mod cluster;
 mod data_window;
