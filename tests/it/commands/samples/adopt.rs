@@ -73,6 +73,18 @@ async fn record_of_a_partition_restores_the_maximum() {
     assert_eq!(members(&redis, "sports"), kept);
 }
 
+/// The index that has no tag isn't that of the one partition.
+#[tokio::test]
+async fn start_refuses_a_plain_index_beside_one_tagged_partition() {
+    let redis = Redis::start();
+    record(&redis, "p1@1024");
+    fill(&redis.estimator("14d"), "sports", 0..10).await;
+    redis.call::<()>(&["DEL", "layout"]);
+    redis.call::<()>(&["ZADD", "segments", "0", "theirs"]);
+    let error = refuses(&redis, &["--listen", "127.0.0.1:0"]);
+    assert!(error.contains("the database has `segments` beside partitions and no data set of this service"), "{error}");
+}
+
 #[tokio::test]
 async fn written_record_brings_bounded_segments_back() {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());

@@ -1,6 +1,8 @@
 //! Exports and imports of segments that keep a sample.
 
 use std::fs;
+use std::io::Read as _;
+use std::process::Stdio;
 
 use serde_json::Value;
 
@@ -107,4 +109,24 @@ async fn export_reports_an_unknown_segment_before_a_sample() {
     fill_until_sampled(&redis, "sports", 0..4_000, 1_024).await;
     let error = refuses(&redis, &["export", "--segment", "sport"]);
     assert!(error.contains("the data set has no segment sport (did you mean sports?)"), "{error}");
+}
+
+/// The pipe is full when a level is deleted.
+#[tokio::test]
+async fn export_fails_if_a_segment_begins_to_keep_fewer_users() {
+    let redis = Redis::start();
+    record(&redis, "plain@65536");
+    fill(&redis.estimator("14d"), "sports", 0..20_000).await;
+    let (_folder, mut command) = command(&redis, &["export"]);
+    let mut exporting = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut out = exporting.stdout.take().unwrap();
+    out.read_exact(&mut [0; 1_000]).unwrap();
+    redis.call::<()>(&["HSET", "depths", "sports", "1"]);
+    redis.call::<()>(&["UNLINK", "segment@0:sports"]);
+    std::io::copy(&mut out, &mut std::io::sink()).unwrap();
+    let output = exporting.wait_with_output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    let expected = "segment-estimator: sports grew beyond the maximum of users that it keeps during the export, so visits are missing; run \
+                    the export again\n";
+    assert_eq!((output.status.code(), error.as_str()), (Some(1), expected));
 }
