@@ -1,10 +1,14 @@
 //! A move between bounded key sets that another run resumes, as after a kill.
 
+use std::process::Stdio;
+
 use rstest::rstest;
 use segment_estimator::domain::Timestamp;
 use segment_estimator::store::{Batch, KeySet, Layout, Phase, Resharding, Store};
 
-use super::{assert_estimates, depth, estimate, fill, fill_until_sampled, from_level, members, record, refuses, says};
+use super::{
+    assert_estimates, command, depth, estimate, fill, fill_until_sampled, from_level, members, record, refuses, says,
+};
 use crate::helpers::{Redis, visit};
 
 /// The steps that the first run has taken when it is killed.
@@ -101,4 +105,32 @@ async fn repartition_resumes_a_move_between_bounded_key_sets(
     let old: Vec<_> =
         redis.call::<Vec<String>>(&["KEYS", "*"]).into_iter().filter(|key| !key.starts_with('{')).collect();
     assert_eq!(old, ["layout"]);
+}
+
+#[rstest]
+#[case::copying("copying")]
+#[case::cleaning("cleaning")]
+#[tokio::test]
+async fn repartition_resumes_after_a_kill(#[case] phase: &str) {
+    let redis = Redis::start();
+    record(&redis, "plain");
+    fill(&redis.estimator("14d"), "sports", 0..40_000).await;
+    let sports = members(&redis, "sports");
+    let arguments = ["repartition", "--to", "4", "--max-members", "4096"];
+    let (_folder, mut command) = command(&redis, &arguments);
+    let mut running = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let phase = format!(r#""phase":"{phase}""#);
+    while !redis.call::<String>(&["GET", "layout"]).contains(&phase) {
+        assert!(running.try_wait().unwrap().is_none(), "it has ended");
+    }
+    running.kill().unwrap();
+    running.wait().unwrap();
+    assert!(redis.call::<String>(&["GET", "layout"]).contains(&phase));
+    let counted = estimate(&redis, "sports").await.count();
+    assert!(counted.abs_diff(40_000) < 4_000, "{counted}");
+
+    says(&redis, &arguments);
+    let depth = depth(&redis, "sports");
+    assert_eq!(from_level(&members(&redis, "sports"), depth), from_level(&sports, depth));
+    assert_estimates(estimate(&redis, "sports").await, 40_000);
 }
