@@ -215,30 +215,6 @@ impl Store {
         self.key_names.prefix()
     }
 
-    /// Returns the ACL patterns of all keys that the store may write while `layout` is in force.
-    #[must_use]
-    pub fn key_patterns(&self, layout: Option<&Layout>) -> Vec<String> {
-        if !self.key_names.prefix().as_str().is_empty() {
-            return vec![self.key_names.pattern("*")];
-        }
-        let is_plain = layout.is_none_or(|layout| layout.all().any(|keys| keys.partitions() == Partitions::ONE));
-        let is_bounded = layout.is_some_and(|layout| layout.all().any(|keys| keys.max_members().is_some()));
-        let own = if is_plain { &["segments", "segment:*", "forgotten"][..] } else { &[] };
-        let bounded = if is_plain && is_bounded { &["segment@*", "depths"][..] } else { &[] };
-        let partitions = if layout.is_some_and(|layout| layout.all().any(|keys| keys.partitions() != Partitions::ONE)) {
-            &["{p*}:*", "{q*}:*"][..]
-        } else {
-            &[]
-        };
-        [&["layout", "history:*"], own, bounded, partitions].concat().into_iter().map(str::to_owned).collect()
-    }
-
-    /// Returns the key of the layout record.
-    #[must_use]
-    pub fn layout_key(&self) -> String {
-        self.key_names.layout()
-    }
-
     /// Returns the number of replicas that must have a visit.
     #[must_use]
     pub fn acks(&self) -> WriteAcks {

@@ -1,9 +1,9 @@
-//! Scanning a database for keys with names that a data set uses.
+//! The names of keys that a data set uses, and a scan of a database for them.
 
 use ::redis::pipe;
 
 use super::keys::OwnKey;
-use super::{Error, Store};
+use super::{Error, KeySet, Layout, Store};
 use crate::redis::{self, Request};
 
 /// The extent of a scan.
@@ -29,6 +29,30 @@ impl Store {
     pub(super) const SCAN_STEPS: usize = 1_000;
     /// Number of keys that a step scans.
     const SCAN_STEP: usize = 1_000;
+
+    /// Returns the ACL patterns of all keys that the store may write while `layout` is in force.
+    #[must_use]
+    pub fn key_patterns(&self, layout: Option<&Layout>) -> Vec<String> {
+        if !self.key_names.prefix().as_str().is_empty() {
+            return vec![self.key_names.pattern("*")];
+        }
+        let is_plain = layout.is_none_or(|layout| layout.all().any(KeySet::is_plain));
+        let is_bounded = layout.is_some_and(|layout| layout.all().any(|keys| keys.max_members().is_some()));
+        let own = if is_plain { &["segments", "segment:*", "forgotten"][..] } else { &[] };
+        let bounded = if is_plain && is_bounded { &["segment@*", "depths"][..] } else { &[] };
+        let partitions = if layout.is_some_and(|layout| !layout.all().all(KeySet::is_plain)) {
+            &["{p*}:*", "{q*}:*"][..]
+        } else {
+            &[]
+        };
+        [&["layout", "history:*"], own, bounded, partitions].concat().into_iter().map(str::to_owned).collect()
+    }
+
+    /// Returns the key of the layout record.
+    #[must_use]
+    pub fn layout_key(&self) -> String {
+        self.key_names.layout()
+    }
 
     /// Scans the database for keys with names that a data set uses, in up to `max_steps` on each server. Ends at the
     /// first key for which `is_enough` holds.

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::Instant;
 
-use super::{Export, ExportCounts, ExportError};
+use super::outcome::{ExportCounts, ExportError};
 use crate::commands::backoff::Backoff;
 use crate::commands::progress::Progress;
 use crate::domain::visit_json::RawVisits;
@@ -21,10 +21,13 @@ pub(super) struct Writer<'a, W> {
 }
 
 impl<W: Write> Writer<'_, W> {
+    /// Names of segments in one page of an index.
+    const INDEX_PAGE: usize = 1_000;
+
     pub(super) async fn write_partition(&mut self, partition: Partition) -> Result<(), ExportError> {
         let (store, mut cursor) = (self.store, None);
         loop {
-            let page = retry(|| store.index_of(partition, cursor.as_ref(), Export::INDEX_PAGE)).await?;
+            let page = retry(|| store.index_of(partition, cursor.as_ref(), Self::INDEX_PAGE)).await?;
             for segment in &page.segments {
                 self.write_segment(partition, segment).await?;
             }

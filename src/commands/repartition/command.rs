@@ -21,9 +21,8 @@ pub(crate) struct RepartitionCommand {
     to: Option<Partitions>,
     /// Maximum number of users that a segment keeps, such as 65536 [default: the present one]
     ///
-    /// A power of two from 1024 to 16777216. A segment with more users keeps a sample, and its count is an estimate. A larger maximum
-    /// takes effect for visits from the move on. Users that weren't kept can't be brought back, so a data set never keeps all users
-    /// again: `off` is refused then.
+    /// A power of two from 1024 to 16777216. A segment with more users keeps a sample of them, and its count is an estimate. The other
+    /// users are gone for good: a larger maximum takes effect for later visits alone, and a data set with a maximum refuses `off`.
     // A text, as the setting of the same name, whose flag clap passes on to each command.
     #[arg(long, value_name = "NUMBER", value_parser = members_kept)]
     max_members: Option<String>,

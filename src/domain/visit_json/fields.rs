@@ -33,14 +33,15 @@ impl<'de> RawFields<'de> {
     }
 
     /// Refuses a weight as an unknown field.
-    pub(super) fn reject_weight(&mut self) {
+    pub(super) fn without_weight(mut self) -> Self {
         if self.weight.take().is_some() {
             self.push_error(FieldError::new(WEIGHT, UNKNOWN));
         }
+        self
     }
 
     /// Refuses a weight other than 1: the line stands for more users than its own.
-    pub(super) fn check_weight(&mut self) {
+    pub(super) fn with_weight_1(mut self) -> Self {
         if let Some(weight) = self.weight.take()
             && weight.as_f64() != Some(1.0)
         {
@@ -51,6 +52,7 @@ impl<'de> RawFields<'de> {
             );
             self.push_error(FieldError::new(WEIGHT, detail));
         }
+        self
     }
 }
 

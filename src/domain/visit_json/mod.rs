@@ -27,21 +27,16 @@ use super::{Timestamp, Visits};
 ///
 /// A [`VisitError`] that names every mistake, or the first ones.
 pub fn parse(json: &[u8], now: Timestamp) -> Result<Visits<'_>, VisitError> {
-    let mut fields = raw_fields(json)?;
-    fields.reject_weight();
-    RawVisits::from_fields(fields)?.at(now)
+    RawVisits::from_fields(raw_fields(json)?.without_weight())?.at(now)
 }
 
 /// Parses visits of a file, without comparing their time with a clock. A line of an export may have the `weight` 1.
 ///
 /// # Errors
 ///
-/// As [`parse`], except for a `seen_at` that is ahead of the clock. Any other `weight` is an error: the line is from a
-/// sample.
+/// As [`parse`], except for a `seen_at` that is ahead of the clock. With another `weight`, the line is from a sample.
 pub fn read(json: &[u8]) -> Result<RawVisits<'_>, VisitError> {
-    let mut fields = raw_fields(json)?;
-    fields.check_weight();
-    RawVisits::from_fields(fields)
+    RawVisits::from_fields(raw_fields(json)?.with_weight_1())
 }
 
 fn raw_fields(json: &[u8]) -> Result<RawFields<'_>, VisitError> {
@@ -127,6 +122,7 @@ mod tests {
     #[rstest]
     #[case::no_time(r#"{"user_id":"u1","segment":"sports"}"#, 0)]
     #[case::null_time(r#"{"user_id":"u1","segment":"sports","seen_at":null}"#, 0)]
+    #[case::null_segments(r#"{"user_id":"u1","segment":"sports","segments":null}"#, 0)]
     #[case::other_order(r#" { "segment" : "sports", "user_id" : "u1" } "#, 0)]
     #[case::seconds(r#"{"user_id":"u1","segment":"sports","seen_at":1795341599}"#, -1_000)]
     #[case::fraction(r#"{"user_id":"u1","segment":"sports","seen_at":1795341599.75}"#, -250)]
@@ -148,12 +144,6 @@ mod tests {
     fn parse_reads_a_list_of_segments(#[case] json: &str, #[case] expected: &[&str]) {
         let names = expected.iter().map(|name| SegmentName::parse(*name).unwrap());
         assert_eq!(parse(json.as_bytes(), NOW).unwrap().segments, Segments::List(names.collect()));
-    }
-
-    #[test]
-    fn parse_ignores_segments_that_are_null() {
-        let json = br#"{"user_id":"u1","segment":"sports","segments":null}"#;
-        assert_eq!(parse(json, NOW).unwrap().segments, Segments::One(SegmentName::parse("sports").unwrap()));
     }
 
     fn with_segments(count: usize) -> String {
@@ -279,34 +269,6 @@ mod tests {
     )]
     fn parse_names_a_mistake(#[case] json: &str, #[case] field: &str, #[case] detail: &str) {
         assert_eq!(fields(json), [(field.to_owned(), detail.to_owned())]);
-    }
-
-    #[rstest]
-    #[case::kept_by_all(r#"{"user_id":"u1","segment":"s","weight":1}"#, None)]
-    #[case::kept_by_all_as_a_fraction(r#"{"user_id":"u1","segment":"s","weight":1.0}"#, None)]
-    #[case::sample(
-        r#"{"user_id":"u1","segment":"s","weight":128}"#,
-        Some(
-            "weight is 128: the file is a sample, from `export --sample`, and this line stands for 128 users, so importing it would count too few"
-        )
-    )]
-    #[case::text(
-        r#"{"user_id":"u1","segment":"s","weight":"1"}"#,
-        Some(
-            r#"weight is "1": the file is a sample, from `export --sample`, and this line stands for "1" users, so importing it would count too few"#
-        )
-    )]
-    #[case::twice(
-        r#"{"user_id":"u1","segment":"s","weight":1,"weight":1}"#,
-        Some("weight is not a field of a visit; those are user_id, segment or segments, and seen_at")
-    )]
-    fn read_accepts_the_weight_1_alone(#[case] json: &str, #[case] expected: Option<&str>) {
-        assert_eq!(read(json.as_bytes()).err().map(|error| error.to_string()).as_deref(), expected);
-        let of_http = (
-            "weight".to_owned(),
-            "is not a field of a visit; those are user_id, segment or segments, and seen_at".to_owned(),
-        );
-        assert_eq!(fields(json)[0], of_http);
     }
 
     #[test]

@@ -109,7 +109,7 @@ mod tests {
 
     use super::*;
     use crate::domain::SegmentName;
-    use crate::domain::visit_json::read;
+    use crate::domain::visit_json::{parse, read};
 
     #[rstest]
     #[case::none(None, None)]
@@ -139,6 +139,32 @@ mod tests {
         let error = RawVisits::from_texts("", " x", Some("soon")).unwrap_err().to_string();
         assert!(error.contains("user_id must not be empty; segment must not start or end"), "{error}");
         assert!(error.contains("seen_at must be"), "{error}");
+    }
+
+    #[rstest]
+    #[case::kept_by_all(r#"{"user_id":"u1","segment":"s","weight":1}"#, None)]
+    #[case::kept_by_all_as_a_fraction(r#"{"user_id":"u1","segment":"s","weight":1.0}"#, None)]
+    #[case::sample(
+        r#"{"user_id":"u1","segment":"s","weight":128}"#,
+        Some(
+            "weight is 128: the file is a sample, from `export --sample`, and this line stands for 128 users, so importing it would count too few"
+        )
+    )]
+    #[case::text(
+        r#"{"user_id":"u1","segment":"s","weight":"1"}"#,
+        Some(
+            r#"weight is "1": the file is a sample, from `export --sample`, and this line stands for "1" users, so importing it would count too few"#
+        )
+    )]
+    #[case::twice(
+        r#"{"user_id":"u1","segment":"s","weight":1,"weight":1}"#,
+        Some("weight is not a field of a visit; those are user_id, segment or segments, and seen_at")
+    )]
+    fn read_accepts_the_weight_1_alone(#[case] json: &str, #[case] expected: Option<&str>) {
+        assert_eq!(read(json.as_bytes()).err().map(|error| error.to_string()).as_deref(), expected);
+        // Over HTTP, no visit has a weight.
+        let error = parse(json.as_bytes(), Timestamp::from_millis(0)).unwrap_err().to_string();
+        assert!(error.starts_with("weight is not a field of a visit; those are "), "{error}");
     }
 
     proptest! {

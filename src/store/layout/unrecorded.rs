@@ -11,7 +11,7 @@ use ::redis::{cmd, pipe};
 use crate::domain::SegmentName;
 use crate::redis::{self, Request, Slot};
 use crate::store::keys::{KeyKind, OwnKey};
-use crate::store::{Error, KeySet, Layout, Partition, Partitions, Store};
+use crate::store::{Error, KeySet, Layout, Partition, Store};
 
 /// Evidence of a data set in a database without a record.
 #[derive(Debug, Default)]
@@ -47,7 +47,7 @@ impl Store {
         let first = self.key_names.index(plain);
         let found = match &evidence {
             Evidence { layout: Some(layout), is_plain, .. } => {
-                let is_of_the_layout = layout.all().any(|keys| keys.partitions() == Partitions::ONE);
+                let is_of_the_layout = layout.all().any(KeySet::is_plain);
                 if !is_plain || is_of_the_layout {
                     return Ok(Some(*layout));
                 }

@@ -8,5 +8,6 @@ mod export;
 mod import;
 mod repartition;
 mod restore;
+mod samples;
 mod settings;
 mod token;

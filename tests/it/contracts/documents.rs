@@ -123,6 +123,31 @@ fn acl_rules_in_the_documents_are_those_that_the_service_needs(#[case] file: &st
     assert_eq!(acl_rules_in(file), needed);
 }
 
+/// Returns the rules in backticks that follow `start` in `file`, sorted.
+fn rules_after(file: &str, start: &str) -> Vec<String> {
+    let text = read(file).replace('\n', " ");
+    let rules =
+        text.split_once(start).unwrap_or_else(|| panic!("{start} is not in {file}")).1.split('`').next().unwrap();
+    let mut rules: Vec<_> = rules.split_whitespace().map(|word| word.trim_matches('\'').to_owned()).collect();
+    rules.sort();
+    rules
+}
+
+#[rstest]
+#[case::one_server("docs/operating.md", "| `max_members` is set | add `", Permissions::acl_rules)]
+#[case::cluster("docs/scaling.md", "With `max_members` also `", Permissions::acl_rules_of_a_cluster)]
+fn acl_rules_in_the_documents_have_those_of_bounded_segments(
+    #[case] file: &str,
+    #[case] start: &str,
+    #[case] rules: fn(bool) -> Vec<String>,
+) {
+    let (exact, mut bounded) = (rules(false), rules(true));
+    assert!(exact.iter().all(|rule| bounded.contains(rule)), "{exact:?}");
+    bounded.retain(|rule| !exact.contains(rule));
+    bounded.sort();
+    assert_eq!(rules_after(file, start), bounded);
+}
+
 #[test]
 fn compose_debug_example_breaks_in_the_count_handler() {
     let example = read("docker-compose-debug.yml");

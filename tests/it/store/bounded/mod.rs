@@ -1,5 +1,6 @@
 //! Bounded segments: what they keep, and what their estimates are.
 
+mod access;
 mod deletion;
 mod depth;
 mod model;
