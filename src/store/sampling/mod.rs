@@ -33,6 +33,7 @@
 mod adjust;
 mod delete;
 pub(super) mod depths;
+mod fill;
 mod inherit;
 pub(super) mod max_members;
 mod raise;

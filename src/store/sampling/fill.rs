@@ -1,0 +1,125 @@
+//! How full the samples of segments are, for metrics.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, PoisonError};
+
+use foldhash::fast::RandomState;
+
+use crate::domain::SegmentName;
+use crate::store::{Partition, Store};
+
+/// The members that segments keep, relative to their bound, as they were last measured.
+#[derive(Debug, Default)]
+pub(super) struct FillRatios(Mutex<HashMap<Partition, Measured, RandomState>>);
+
+/// The ratios of a partition. Most segments are within their bound, and only the fullest of them matters.
+#[derive(Debug, Default)]
+struct Measured {
+    /// The segments that keep more than their bound.
+    beyond: HashMap<Box<str>, f64, RandomState>,
+    /// The fullest of the others.
+    within: f64,
+}
+
+impl Measured {
+    fn set(&mut self, name: &str, ratio: f64) {
+        if ratio > 1.0 {
+            self.beyond.insert(name.into(), ratio);
+        } else {
+            self.beyond.remove(name);
+            self.within = self.within.max(ratio);
+        }
+    }
+
+    fn max(&self) -> f64 {
+        self.beyond.values().copied().fold(self.within, f64::max)
+    }
+}
+
+impl FillRatios {
+    /// Sets the ratio of the segment `name` in `partition`.
+    pub(super) fn set(&self, partition: Partition, name: &str, ratio: f64) {
+        self.all().entry(partition).or_default().set(name, ratio);
+    }
+
+    /// Replaces the ratios of all segments in `partition`.
+    pub(super) fn replace<'a>(&self, partition: Partition, ratios: impl IntoIterator<Item = (&'a str, f64)>) {
+        let mut measured = Measured::default();
+        ratios.into_iter().for_each(|(name, ratio)| measured.set(name, ratio));
+        self.all().insert(partition, measured);
+    }
+
+    /// Returns the ratio of the fullest segment in `partitions`; `None` if none was measured.
+    fn max(&self, partitions: impl Iterator<Item = Partition>) -> Option<f64> {
+        let all = self.all();
+        partitions.filter_map(|partition| all.get(&partition)).map(Measured::max).reduce(f64::max)
+    }
+
+    fn all(&self) -> std::sync::MutexGuard<'_, HashMap<Partition, Measured, RandomState>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store {
+    /// Returns the partitions that counts read, if their segments are bounded.
+    fn bounded_partitions(&self) -> Option<impl Iterator<Item = Partition>> {
+        let keys = self.layout.load().as_ref()?.layout.read();
+        keys.max_members().map(|_| keys.all())
+    }
+
+    /// Returns the number of segments that keep a sample, as the instance knows it; `None` if it doesn't, or if segments
+    /// aren't bounded.
+    #[must_use]
+    pub fn sampled_segments(&self) -> Option<u64> {
+        let mut names = HashSet::<Box<str>, RandomState>::default();
+        for partition in self.bounded_partitions()? {
+            names.extend(self.depths.latest(partition)?.keys().cloned());
+        }
+        Some(names.len() as u64)
+    }
+
+    /// Returns the depth of `segment` in the partition where it is highest, as the instance knows it; 0 if segments aren't
+    /// bounded, and `None` if the instance doesn't know it.
+    #[must_use]
+    pub fn depth_of(&self, segment: &SegmentName<'_>) -> Option<u8> {
+        let mut deepest = 0;
+        for partition in self.bounded_partitions().into_iter().flatten() {
+            let depths = self.depths.latest(partition)?;
+            deepest = depths.get(segment.as_str()).map_or(deepest, |depth| deepest.max(depth.complete().number()));
+        }
+        Some(deepest)
+    }
+
+    /// Returns how many members the fullest segment keeps in a partition, relative to its bound there, as the last prune and
+    /// later checks found it; `None` before the first of them, or if segments aren't bounded.
+    #[must_use]
+    pub fn max_fill_ratio(&self) -> Option<f64> {
+        self.depths.fill_ratios.max(self.bounded_partitions()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{KeySet, MaxMembers, Partitions};
+
+    #[test]
+    fn max_is_that_of_the_last_measurements() {
+        let keys = KeySet::first(Partitions::parse("2").unwrap(), Some(MaxMembers::parse("1024").unwrap()));
+        let [one, other] = [0, 1].map(|hash| keys.of(hash));
+        let (ratios, max) = (FillRatios::default(), |ratios: &FillRatios| ratios.max(keys.all()));
+        assert_eq!(max(&ratios), None);
+        ratios.set(one, "a", 0.5);
+        assert_eq!(max(&ratios), Some(0.5));
+        ratios.set(other, "b", 2.5);
+        ratios.set(one, "a", 3.0);
+        assert_eq!(max(&ratios), Some(3.0));
+        ratios.set(one, "a", 0.75);
+        assert_eq!((max(&ratios), ratios.max(std::iter::once(one))), (Some(2.5), Some(0.75)));
+        // Segment b was deleted.
+        ratios.replace(other, [("c", 0.25)]);
+        assert_eq!(max(&ratios), Some(0.75));
+        ratios.replace(one, []);
+        assert_eq!(max(&ratios), Some(0.25));
+    }
+}
