@@ -43,7 +43,6 @@ fn search(list: &List<'_>) -> Markup {
             div {
                 h1 { "Segments" }
                 (layout::as_of(list.now, Some(list.window)))
-                (estimate::note(BasePath::Root, list.counts(), estimate::OF_SEGMENTS))
             }
             form .tools method="get" action="./" role="search" {
                 div .field {
@@ -62,6 +61,7 @@ fn search(list: &List<'_>) -> Markup {
             (windows(list.window, list.configured, over))
             (orders(list))
         }
+        (estimate::note(BasePath::Root, list.counts(), estimate::OF_SEGMENTS))
         @if list.rows.is_empty() {
             div .nothing #nothing {
                 @if list.is_filtered() { p { "No active segment " (filter(list, "starts", "contains")) "." } }
@@ -288,7 +288,7 @@ mod tests {
             "<td class=\"number\">40<svg",
             "<td class=\"change\">Within the error</td>",
             "aria-label=\"14 days: from 50,000 to ≈ 4,780,000, up ≈ 4,730,000 (+9,460%), between 50,000 and ≈ 4,780,000\"",
-            "<a href=\"docs\">API documentation</a>",
+            "<a href=\"./docs\">API documentation</a>",
             "and exact unless marked ≈.",
         ] {
             assert!(page.contains(part), "{part} is not in {page}");
