@@ -37,7 +37,8 @@ impl History {
     /// Returns all counts that the section shows.
     pub fn counts(&self) -> impl Iterator<Item = Estimate> {
         let samples = self.points.iter().flatten().filter_map(|point| point.count);
-        samples.chain([self.live])
+        let of_moment = self.moment.iter().flat_map(|moment| moment.counts.iter().copied());
+        samples.chain(of_moment).chain([self.live])
     }
 }
 
@@ -46,6 +47,8 @@ pub struct Moment {
     pub at: Timestamp,
     /// The last sample at that time, in words.
     pub reading: String,
+    /// The counts that it names.
+    pub counts: Vec<Estimate>,
 }
 
 /// Renders `history` until `now` as a chart and a table. `link` leads to the same page.

@@ -151,7 +151,8 @@ async fn moment(state: &AppState, segment: &SegmentName<'_>, at: Timestamp) -> R
     }
     let to = points.last().map_or(at, |point| point.to);
     let past = PastCounts { points: &points, from: at, to, step, live: None };
-    Ok(Some(Moment { at, reading: past.chart().chief_reading().1.to_owned() }))
+    let counts = points.iter().filter_map(|point| point.count).collect();
+    Ok(Some(Moment { at, counts, reading: past.chart().chief_reading().1.to_owned() }))
 }
 
 /// Returns how many of the `all` users of `segment` leave within a day unless they return; `None` if the window is too
