@@ -35,6 +35,7 @@ mod delete;
 pub(super) mod depths;
 mod fill;
 mod inherit;
+mod known;
 pub(super) mod max_members;
 mod raise;
 mod read;
