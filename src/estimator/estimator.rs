@@ -228,7 +228,7 @@ impl Estimator {
     /// unknown, or if segments aren't bounded.
     #[must_use]
     pub fn samples(&self) -> (Option<u64>, Option<f64>) {
-        (self.store.sampled_segments(), self.store.max_fill_ratio())
+        (self.store.sampled_segment_count(), self.store.max_fill_ratio())
     }
 
     /// Returns the depth of `segment`; `None` if unknown.

@@ -17,7 +17,7 @@ impl Store {
     /// Returns the number of segments that keep a sample, as the instance knows it; `None` if it doesn't, or if segments
     /// aren't bounded.
     #[must_use]
-    pub fn sampled_segments(&self) -> Option<u64> {
+    pub fn sampled_segment_count(&self) -> Option<u64> {
         let mut names = HashSet::<Box<str>, RandomState>::default();
         for partition in self.bounded_partitions()? {
             names.extend(self.depths.latest(partition)?.keys().cloned());
