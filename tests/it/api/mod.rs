@@ -15,7 +15,6 @@ mod csv;
 mod delete_segment;
 mod docs;
 mod dry_run;
-mod estimate_pages;
 mod estimates;
 mod finding;
 mod health;
