@@ -61,6 +61,15 @@ impl Estimate {
         self.variance
     }
 
+    /// Returns the number of users that the estimate was made from. It is exact if all parts of the sample have the same
+    /// depth.
+    #[must_use]
+    pub fn sample_size(self) -> u64 {
+        // The variance is N (2^k - 1) for N users.
+        let count = self.count as f64;
+        if self.count == 0 { 0 } else { (count / (self.variance / count + 1.0)).round() as u64 }
+    }
+
     /// Returns 1.96 relative standard errors: 95 % of estimates differ by less than this share of the estimate from the
     /// truth. `None` if the number is exact, and if no user is in the sample.
     #[must_use]
@@ -76,6 +85,19 @@ impl Estimate {
             variance: (self.variance - part.variance).max(0.0),
             is_sampled: self.is_sampled || part.is_sampled,
         }
+    }
+
+    /// Returns the difference of two numbers, without its sign. Its error is that of independent samples. Two samples of a
+    /// segment share users, so that the true error is smaller.
+    #[must_use]
+    pub fn difference(self, other: Self) -> Self {
+        Self { count: self.count.abs_diff(other.count), ..self + other }
+    }
+
+    /// Whether the number is larger than 1.96 of its standard errors.
+    #[must_use]
+    pub fn exceeds_error(self) -> bool {
+        self.is_exact() || self.count as f64 > Self::DEVIATIONS_95 * self.variance.sqrt()
     }
 }
 
@@ -161,6 +183,29 @@ mod tests {
         let rest = Estimate::sampled(100, depth(4)).without(Estimate::sampled(30, depth(4)));
         assert_eq!(rest, Estimate::sampled(70, depth(4)));
         assert_eq!(Estimate::exact(3).without(Estimate::exact(5)), Estimate::exact(0));
+    }
+
+    #[test]
+    fn difference_must_exceed_the_errors_of_both_numbers() {
+        let of = |kept| Estimate::sampled(kept, depth(7));
+        for (before, after, expected) in
+            [(40_000, 40_500, false), (40_000, 41_000, true), (41_000, 40_000, true), (0, 0, false)]
+        {
+            let difference = of(before).difference(of(after));
+            assert_eq!(difference.count(), before.abs_diff(after) << 7);
+            assert_eq!(difference.exceeds_error(), expected, "{difference}");
+        }
+        assert_eq!(Estimate::exact(3).difference(Estimate::exact(4)), Estimate::exact(1));
+        assert!(Estimate::exact(0).exceeds_error());
+    }
+
+    #[test]
+    fn sample_size_is_the_number_of_kept_users() {
+        for kept in [0, 1, 37_343] {
+            assert_eq!(Estimate::sampled(kept, depth(7)).sample_size(), kept);
+            assert_eq!(Estimate::exact(kept).sample_size(), kept);
+        }
+        assert_eq!((Estimate::sampled(500, depth(7)) + Estimate::sampled(520, depth(7))).sample_size(), 1_020);
     }
 
     #[test]

@@ -218,6 +218,25 @@ impl Estimator {
         self.store.partitions()
     }
 
+    /// Whether large segments keep a sample of their users; `false` before the layout is known.
+    #[must_use]
+    pub fn is_bounded(&self) -> bool {
+        self.store.is_bounded()
+    }
+
+    /// Returns the number of segments that keep a sample, and how full the fullest one is relative to its bound; `None` if
+    /// unknown, or if segments aren't bounded.
+    #[must_use]
+    pub fn samples(&self) -> (Option<u64>, Option<f64>) {
+        (self.store.sampled_segment_count(), self.store.max_fill_ratio())
+    }
+
+    /// Returns the depth of `segment`; `None` if unknown.
+    #[must_use]
+    pub fn depth_of(&self, segment: &SegmentName<'_>) -> Option<u8> {
+        self.store.depth_of(segment)
+    }
+
     /// Waits for a permit to write a large batch. [`Ingest`](crate::ingest::Ingest) makes such batches.
     ///
     /// # Errors

@@ -42,7 +42,10 @@ impl HealthMonitor {
             loop {
                 ticks.tick().await;
                 // The store logs an outage; the gauges are then NaN.
-                estimator.metrics().redis.set_segments(estimator.segment_count().await.ok());
+                let segments = estimator.segment_count().await.ok();
+                estimator.metrics().redis.set_segments(segments);
+                let (sampled, max_fill_ratio) = segments.map_or((None, None), |_| estimator.samples());
+                estimator.metrics().redis.set_samples(sampled, max_fill_ratio);
                 let resources = estimator.resources().await.unwrap_or_default();
                 report_resources(&estimator.metrics().redis, &resources);
                 evictions.report(resources.eviction);

@@ -43,7 +43,9 @@ impl SegmentMeter {
         let users = counted.iter().map(|counted| SegmentUsers {
             segment: counted.segment.as_str(),
             users: counted.count.map(Estimate::count),
-            week_before: counted.changes.week.map(|week| week.before),
+            depth: self.estimator.depth_of(&counted.segment).map(u64::from),
+            members_kept: counted.count.map(Estimate::sample_size),
+            week_before: counted.changes.week.map(|week| week.before.count()),
         });
         self.estimator.metrics().set_segment_users(users);
     }
@@ -53,6 +55,8 @@ impl SegmentMeter {
         let users = self.selected.iter().map(|segment| SegmentUsers {
             segment: segment.as_str(),
             users: None,
+            depth: None,
+            members_kept: None,
             week_before: None,
         });
         self.estimator.metrics().set_segment_users(users);

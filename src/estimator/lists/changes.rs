@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::domain::{Timestamp, Window};
+use crate::domain::{Estimate, Timestamp, Window};
 use crate::store::{ChangeRecord, Sample};
 
 /// The changes of a segment's count, by its samples. All of them are over the configured window.
@@ -22,9 +22,9 @@ pub struct Changes {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Change {
     /// The earlier count.
-    pub before: u64,
+    pub before: Estimate,
     /// The later count.
-    pub after: u64,
+    pub after: Estimate,
     /// The time of the earlier count.
     pub from: Timestamp,
     /// The time of the later count.
@@ -35,13 +35,20 @@ impl Change {
     /// Returns the difference of the counts.
     #[must_use]
     pub fn absolute(self) -> i64 {
-        i64::try_from(i128::from(self.after) - i128::from(self.before)).unwrap_or(i64::MAX)
+        i64::try_from(i128::from(self.after.count()) - i128::from(self.before.count())).unwrap_or(i64::MAX)
     }
 
     /// Returns the difference as a share of the earlier count; `None` if that is 0.
     #[must_use]
     pub fn relative(self) -> Option<f64> {
-        (self.before > 0).then(|| self.absolute() as f64 / self.before as f64)
+        let before = self.before.count();
+        (before > 0).then(|| self.absolute() as f64 / before as f64)
+    }
+
+    /// Returns the difference without its sign, with its error.
+    #[must_use]
+    pub fn difference(self) -> Estimate {
+        self.before.difference(self.after)
     }
 }
 
@@ -61,7 +68,7 @@ impl Changes {
         let is_of_window = sampled.is_none_or(|sampled| sampled.window == window);
         let since = |before: Option<Sample>| {
             let before = before.filter(|_| is_recent && is_of_window)?;
-            Some(Change { before: before.count.count(), after: last.count.count(), from: before.at, to: last.at })
+            Some(Change { before: before.count, after: last.count, from: before.at, to: last.at })
         };
         Self {
             day: since(day_before),
@@ -74,9 +81,9 @@ impl Changes {
     /// Returns the changes of a segment that has no users at `now`: those to 0, also if it was pruned before a sample
     /// of 0.
     pub(super) fn to_zero(self, now: Timestamp) -> Self {
-        let to_zero = |change: Change| match change.after {
+        let to_zero = |change: Change| match change.after.count() {
             0 => change,
-            _ => Change { after: 0, to: now, ..change },
+            _ => Change { after: Estimate::exact(0), to: now, ..change },
         };
         Self { day: self.day.map(to_zero), week: self.week.map(to_zero), ..self }
     }
@@ -102,7 +109,7 @@ mod tests {
         #[case] relative: Option<f64>,
     ) {
         let time = Timestamp::from_millis(0);
-        let change = Change { before, after, from: time, to: time };
+        let change = Change { before: before.into(), after: after.into(), from: time, to: time };
         assert_eq!((change.absolute(), change.relative()), (absolute, relative));
     }
 
@@ -115,7 +122,7 @@ mod tests {
         let sampled = Some(SampledWindow { window, since: None });
         let record =
             ChangeRecord { last, first: before.at, day_before: Some(before), week_before: None, window: sampled };
-        let change = Change { before: 2, after: 3, from: before.at, to: at };
+        let change = Change { before: 2.into(), after: 3.into(), from: before.at, to: at };
         for now in [at - Changes::MAX_AHEAD, at + Changes::MAX_AGE] {
             let recent = Changes::of(record, window, now);
             assert_eq!((recent.day, recent.week), (Some(change), None));

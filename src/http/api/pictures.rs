@@ -125,7 +125,7 @@ pub async fn history(
     let points = state.history.of_until(&segment, from, to, read_step).await?;
     let mut past = PastCounts { points: &points, from, to, step, live: None };
     if is_until_now && past.has_samples() {
-        past.live = Some(state.estimator.estimate(&segment, now).await?.count());
+        past.live = Some(state.estimator.estimate(&segment, now).await?);
     }
     let chart = past.chart();
     let counted = if state.estimator.is_known(&segment, past.has_samples()).await? {
@@ -164,7 +164,7 @@ pub async fn histogram(
     let chart = last_seen::chart(&histogram, window, state.estimator.window());
     let counted = format!(
         "{} in the {}, as of {}, {} UTC",
-        format::counted(histogram.count.count(), "user", "users"),
+        format::counted_users_with_error(histogram.count),
         format::last(window.duration()),
         format::date(now),
         format::second(now),

@@ -17,13 +17,13 @@ pub fn chart(histogram: &Histogram, window: Window, configured: Window) -> Chart
         reading: format!(
             "Last seen {} UTC: {} ({}). They drop out {} unless they return.",
             range(bucket.from, bucket.to),
-            format::counted(bucket.count.count(), "user", "users"),
-            format::share(bucket.count.count(), histogram.count.count()),
+            format::counted_users(bucket.count),
+            format::share_of(bucket.count, histogram.count),
             range(bucket.from + lifetime, bucket.to + lifetime),
         ),
     };
     let (x_ticks, unit) = ages(window, histogram.buckets.len());
-    let users = format::counted(histogram.count.count(), "user", "users");
+    let users = format::counted_users(histogram.count);
     Chart {
         label: format!("Bar chart: {users} by when they were last seen."),
         x_label: format!("Last seen, {unit} ago"),

@@ -18,7 +18,7 @@ pub struct PastCounts<'a> {
     /// Distance of the points in the chart.
     pub step: Duration,
     /// The count at `to`, if it is of this moment.
-    pub live: Option<u64>,
+    pub live: Option<Estimate>,
 }
 
 impl PastCounts<'_> {
@@ -49,7 +49,7 @@ impl PastCounts<'_> {
     pub fn chart(&self) -> Chart {
         let points = self.data_points();
         Chart {
-            label: self.label(&points),
+            label: self.label(),
             x_label: "Time, UTC".to_owned(),
             x_ticks: axis::times(self.from, self.to, 8),
             marks: Marks::Line(points),
@@ -60,23 +60,30 @@ impl PastCounts<'_> {
         let length = (self.to.as_millis() - self.from.as_millis()).max(1) as f64;
         let samples = downsample(self.shown(), self.step)
             .into_iter()
-            .map(|point| (point.sampled_at.unwrap_or(point.at), point.count.map(Estimate::count), false));
+            .map(|point| (point.sampled_at.unwrap_or(point.at), point.count, false));
         let live = self.live.map(|count| (self.to, Some(count), true));
         let mut before = None;
-        let mut data_point = |(time, count, is_live): (Timestamp, Option<u64>, bool)| {
+        let mut data_point = |(time, count, is_live): (Timestamp, Option<Estimate>, bool)| {
             let reading = self.reading(time, count, is_live, before);
             before = count.map(|count| (time, count)).or(before);
             let at = ((time.as_millis() - self.from.as_millis()) as f64 / length).clamp(0.0, 1.0);
+            let count = count.map(Estimate::count);
             DataPoint { count, at, step_start: History::step_start(time, self.step), is_live, reading }
         };
         samples.chain(live).map(&mut data_point).collect()
     }
 
     /// Returns a point in words. It is compared with a week before, or else with the point `before` it.
-    fn reading(&self, time: Timestamp, count: Option<u64>, is_live: bool, before: Option<(Timestamp, u64)>) -> String {
+    fn reading(
+        &self,
+        time: Timestamp,
+        count: Option<Estimate>,
+        is_live: bool,
+        before: Option<(Timestamp, Estimate)>,
+    ) -> String {
         let at = format!("{}{} UTC", if is_live { "Now, " } else { "" }, self.moment(time));
         let Some(count) = count else { return format!("{at}: no data") };
-        let users = format::counted(count, "user", "users");
+        let users = format::counted_users(count);
         match (self.week_before(time), before) {
             (Some(then), _) => format!("{at}: {users}, {} on a week before", format::change(then, count)),
             (None, Some((at_before, then))) => {
@@ -87,24 +94,26 @@ impl PastCounts<'_> {
     }
 
     /// Returns the sample of a week before `time`, in the step of that time.
-    fn week_before(&self, time: Timestamp) -> Option<u64> {
+    fn week_before(&self, time: Timestamp) -> Option<Estimate> {
         let then = time - Self::WEEK;
         let index = self.points.partition_point(|point| point.to <= then);
-        self.points.get(index).filter(|point| point.at <= then)?.count.map(Estimate::count)
+        self.points.get(index).filter(|point| point.at <= then)?.count
     }
 
-    fn label(&self, points: &[DataPoint]) -> String {
-        let counts: Vec<_> = points.iter().filter_map(|point| point.count).collect();
+    fn label(&self) -> String {
+        let counts: Vec<_> = downsample(self.shown(), self.step).into_iter().filter_map(|point| point.count).collect();
+        let counts = || counts.iter().copied().chain(self.live);
         let range = format!("Line chart, {} to {} UTC", self.moment(self.from), self.moment(self.to));
-        let (Some(first), Some(last)) = (counts.first(), counts.last()) else { return format!("{range}: no data.") };
-        let extremes = || self.shown().iter().filter_map(|point| Some(point.count?.count())).chain(self.live);
+        let (Some(first), Some(last)) = (counts().next(), counts().last()) else { return format!("{range}: no data.") };
+        let extremes = || self.shown().iter().filter_map(|point| point.count).chain(self.live);
+        let by_count = |count: &Estimate| count.count();
         format!(
             "{range}: from {} to {}, {}, between {} and {}.",
-            format::number(*first),
-            format::counted(*last, "user", "users"),
-            format::change(*first, *last),
-            format::number(extremes().min().unwrap_or_default()),
-            format::number(extremes().max().unwrap_or_default()),
+            format::users(first),
+            format::counted_users(last),
+            format::change(first, last),
+            format::users(extremes().min_by_key(by_count).unwrap_or_default()),
+            format::users(extremes().max_by_key(by_count).unwrap_or_default()),
         )
     }
 
@@ -125,6 +134,7 @@ fn downsample(points: &[Point], step: Duration) -> Vec<Point> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Depth;
 
     const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -142,7 +152,7 @@ mod tests {
     }
 
     fn past<'a>(points: &'a [Point], from: &str, to: &str, live: Option<u64>) -> PastCounts<'a> {
-        PastCounts { points, from: time(from), to: time(to), step: HOUR, live }
+        PastCounts { points, from: time(from), to: time(to), step: HOUR, live: live.map(Into::into) }
     }
 
     fn readings(chart: &Chart) -> Vec<&str> {
@@ -226,6 +236,27 @@ mod tests {
         assert!(readings[0].starts_with("22 Nov 05:00 UTC: 5") && readings[1].starts_with("22 Nov 08:00 UTC: 8"));
         let later = PastCounts { from: time("2026-11-23T00:00:00Z"), to: time("2026-11-23T01:00:00Z"), ..past };
         assert_eq!(later.chart().label, "Line chart, 23 Nov 00:00 to 23 Nov 01:00 UTC: no data.");
+    }
+
+    #[test]
+    fn estimates_are_marked_and_compared_within_their_errors() {
+        let estimate = |kept| Estimate::sampled(kept, Depth::from_number(7).unwrap());
+        let mut points = samples("2026-11-22T08:00:00Z", [Some(1), Some(1), Some(1)]);
+        for (point, kept) in points.iter_mut().zip([40_000, 40_100, 44_000]) {
+            point.count = Some(estimate(kept));
+        }
+        let past = past(&points, "2026-11-22T08:00:00Z", "2026-11-22T10:30:00Z", None);
+        let chart = PastCounts { live: Some(estimate(44_100)), ..past }.chart();
+        let expected = [
+            "22 Nov 08:00 UTC: ≈ 5,120,000 users",
+            "22 Nov 09:00 UTC: ≈ 5,130,000 users, unchanged within the error since 22 Nov 08:00",
+            "22 Nov 10:00 UTC: ≈ 5,630,000 users, up ≈ 499,000 (+9.7%) since 22 Nov 09:00",
+            "Now, 22 Nov 10:30 UTC: ≈ 5,640,000 users, unchanged within the error since 22 Nov 10:00",
+        ];
+        assert_eq!(readings(&chart), expected);
+        let label =
+            "from ≈ 5,120,000 to ≈ 5,640,000 users, up ≈ 525,000 (+10.2%), between ≈ 5,120,000 and ≈ 5,640,000.";
+        assert!(chart.label.ends_with(label), "{}", chart.label);
     }
 
     #[test]

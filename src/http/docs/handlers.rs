@@ -13,7 +13,7 @@ use utoipa_swagger_ui::Config;
 use super::openapi::{responses, schemas};
 use crate::http::extract::if_none_match::IfNoneMatch;
 use crate::http::pages::BasePath;
-use crate::http::pages::layout::{self, Page, Refresh};
+use crate::http::pages::layout::{self, Counts, Page, Refresh};
 use crate::http::problem::{Problem, Result};
 
 /// Files of the page, each with its media type and content, or `None` for a file of Swagger UI.
@@ -105,7 +105,7 @@ fn page_in(base: BasePath, docs: &str, known: &IfNoneMatch) -> Response {
         noscript { p .nothing { "To show the calls, this page needs JavaScript." } }
         div #swagger-ui {}
     };
-    let page = layout::page_with_files(base, Page::Docs, "API", &files, Refresh::Never, &main);
+    let page = layout::page_with_files(base, Page::Docs, "API", &files, Refresh::Never, Counts::Exact, &main);
     (HEADERS, known.answer("text/html; charset=utf-8", page.into_string())).into_response()
 }
 

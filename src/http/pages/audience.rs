@@ -4,8 +4,9 @@ use maud::{Markup, html};
 
 use super::curl::BaseUrl;
 use super::download::csv_link;
+use super::estimate;
 use super::fields::{number_of_fields, segment_field, suggestions};
-use super::layout::{self, Page, Refresh};
+use super::layout::{self, Counts, Page, Refresh};
 use super::links::{self, BasePath, SegmentLink, audience_link, overlap_link};
 use super::names::name as isolated;
 use super::similar::{UnknownName, unknown_names};
@@ -30,6 +31,8 @@ pub struct Definition<'a> {
     pub window: Window,
     /// The longest window.
     pub configured: Window,
+    /// Whether large segments keep a sample of their users.
+    pub is_bounded: bool,
 }
 
 impl Definition<'_> {
@@ -64,20 +67,29 @@ pub struct CountedAudience<'a> {
     pub unknown: Vec<UnknownName<'a>>,
 }
 
+impl CountedAudience<'_> {
+    fn counts(&self) -> Counts {
+        let AudienceCount { count, counts, counts_within } = &self.count;
+        Counts::of(counts.iter().chain(counts_within).copied().chain([*count]))
+    }
+}
+
 /// Renders the page, with the result if there is one.
 pub fn page(definition: &Definition<'_>, counted: Option<&CountedAudience<'_>>, base_url: &BaseUrl) -> Markup {
     let is_refused = !definition.is_complete() && !definition.names[2].is_empty();
     let main = html! {
         h1 { "Audience" }
         p .lead {
-            "Count the users in some segments and not in others: 1–" (Overlaps::MAX_SEGMENTS) " segments together. The count is exact."
+            "Count the users in some segments and not in others: 1–" (Overlaps::MAX_SEGMENTS) " segments together. "
+            @if definition.is_bounded { "The count is an estimate if a segment is large." } @else { "The count is exact." }
         }
         @if is_refused { p .lead #one-more { "Choose at least one segment that the users are in." } }
         (form(definition))
         @if let Some(counted) = counted { (result(definition, counted, base_url)) }
     };
+    let counts = counted.map_or(Counts::Exact, CountedAudience::counts);
     // A refresh would make Redis read all members again.
-    layout::page(BasePath::Pages, Page::Audience, "Audience", Refresh::Never, &main)
+    layout::page(BasePath::Pages, Page::Audience, "Audience", Refresh::Never, counts, &main)
 }
 
 /// Renders the form with the definition.
@@ -118,7 +130,8 @@ fn result(definition: &Definition<'_>, counted: &CountedAudience<'_>, base_url: 
         (unknown_names(unknown, replaced))
         section #result aria-labelledby="audience" {
             h2 #audience { (words(definition)) }
-            p .figure #count data-count=(count.count()) { (format::number(count.count())) }
+            p .figure #count data-count=(count.count()) { (estimate::figure(*count)) }
+            (estimate::note(BasePath::Pages, counted.counts(), estimate::OF_SEGMENTS))
             p { @if count.count() == 1 { "user was" } @else { "users were" } " seen in the " (format::last(definition.window.duration())) }
             (layout::as_of(*now, None))
             (windows(definition.window, definition.configured, |window| definition.href(window)))
@@ -132,9 +145,9 @@ fn result(definition: &Definition<'_>, counted: &CountedAudience<'_>, base_url: 
                     @for ((name, whole), within) in names.iter().zip(counts).zip(counts_within) {
                         tr {
                             th scope="row" { a href=(SegmentLink::over(name, definition.window()).href()) { (isolated(name)) } }
-                            td .number { (format::number(whole.count())) }
-                            td .number { (format::number(within.count())) }
-                            td .number { (format::share(within.count(), whole.count())) }
+                            td .number { (estimate::users(*whole)) }
+                            td .number { (estimate::users(*within)) }
+                            td .number { (format::share_of(*within, *whole)) }
                         }
                     }
                 }
@@ -174,11 +187,12 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::domain::{Depth, Estimate};
 
     fn definition<'a>(all: &[&'a str], any: &[&'a str], none: &[&'a str]) -> Definition<'a> {
         let configured = Window::parse("14d").unwrap();
         let names = [all.to_vec(), any.to_vec(), none.to_vec()];
-        Definition { names, suggestions: Vec::new(), window: configured, configured }
+        Definition { names, suggestions: Vec::new(), window: configured, configured, is_bounded: false }
     }
 
     fn html(definition: &Definition<'_>, counted: Option<&CountedAudience<'_>>) -> String {
@@ -210,6 +224,31 @@ mod tests {
             assert!(page.contains(part), "{part} is not in {page}");
         }
         assert!(!page.contains("data-refresh"), "it does not refresh periodically");
+    }
+
+    #[test]
+    fn result_of_sampled_segments_has_its_error_and_explains_it_once() {
+        let estimate = |kept| Estimate::sampled(kept, Depth::from_number(7).unwrap());
+        let definition = Definition { is_bounded: true, ..definition(&["a"], &[], &["d"]) };
+        let counted = CountedAudience {
+            count: AudienceCount {
+                count: estimate(120),
+                counts: vec![estimate(480), estimate(20)],
+                counts_within: vec![estimate(120), estimate(0)],
+            },
+            now: Timestamp::from_millis(0),
+            unknown: Vec::new(),
+        };
+        let page = html(&definition, Some(&counted));
+        for part in [
+            "The count is an estimate if a segment is large.",
+            "data-count=\"15360\">≈ 15,400 <small>± 18 %</small></p>",
+            "<span title=\"± 8.9 %\">≈ 61,400</span></td>",
+            "<td class=\"number\">≈ 25.0%</td>",
+        ] {
+            assert!(page.contains(part), "{part} is not in {page}");
+        }
+        assert_eq!(page.matches("≈ marks an estimate").count(), 1, "{page}");
     }
 
     #[rstest]

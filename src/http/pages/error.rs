@@ -6,7 +6,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use maud::{Markup, PreEscaped, html};
 
-use super::layout::{self, Page, Refresh};
+use super::layout::{self, Counts, Page, Refresh};
 use super::links::{BasePath, page_of};
 use super::names::visible;
 use super::response::{HEADERS, HTML};
@@ -98,7 +98,7 @@ pub fn body(problem: &Problem, request_id: &str, form: Option<Form>, base: BaseP
         @if let Some(Form(form)) = form { (PreEscaped(form)) }
         @else { p .nothing { a href=(base.root()) { "All segments" } } }
     };
-    Body::from(layout::page(base, Page::Error, title, refresh, &main).into_string())
+    Body::from(layout::page(base, Page::Error, title, refresh, Counts::Exact, &main).into_string())
 }
 
 /// Returns a heading for readers of pages, who don't see requests.

@@ -2,9 +2,9 @@
 
 use maud::{Markup, html};
 
-use super::chart;
 use super::links::{segment_call, window_parameter};
 use super::windows::unless_configured;
+use super::{chart, estimate};
 use crate::domain::Window;
 use crate::estimator::Histogram;
 use crate::http::charts::histogram as charts;
@@ -74,8 +74,8 @@ fn bars(name: &str, histogram: &Histogram, window: Window, configured: Window) -
                         tr {
                             th scope="row" { (format::marked(bucket.from)) }
                             td { (format::marked(bucket.from + lifetime)) }
-                            td .number { (format::number(bucket.count.count())) }
-                            td .number { (format::share(bucket.count.count(), histogram.count.count())) }
+                            td .number { (estimate::users(bucket.count)) }
+                            td .number { (format::share_of(bucket.count, histogram.count)) }
                         }
                     }
                 }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use maud::{Markup, html};
 
-use super::chart;
 use super::links::{SegmentLink, segment_call};
 use super::ranges::{self, RANGES};
+use super::{chart, estimate};
 use crate::domain::{Estimate, Timestamp, Window};
 use crate::estimator::history::Point;
 use crate::http::charts::history::PastCounts;
@@ -28,9 +28,18 @@ pub struct History {
     /// The time of the first sample, if known.
     pub first_sampled_at: Option<Timestamp>,
     /// The count of this moment over the longest window.
-    pub live: u64,
+    pub live: Estimate,
     /// The count at the moment that the caller chose.
     pub moment: Option<Moment>,
+}
+
+impl History {
+    /// Returns all counts that the section shows.
+    pub fn counts(&self) -> impl Iterator<Item = Estimate> {
+        let samples = self.points.iter().flatten().filter_map(|point| point.count);
+        let of_moment = self.moment.iter().flat_map(|moment| moment.counts.iter().copied());
+        samples.chain(of_moment).chain([self.live])
+    }
 }
 
 /// The count at a moment.
@@ -38,6 +47,8 @@ pub struct Moment {
     pub at: Timestamp,
     /// The last sample at that time, in words.
     pub reading: String,
+    /// The counts that it names.
+    pub counts: Vec<Estimate>,
 }
 
 /// Renders `history` until `now` as a chart and a table. `link` leads to the same page.
@@ -128,7 +139,7 @@ fn moment_form(moment: Option<&Moment>, link: SegmentLink<'_>) -> Markup {
     }
 }
 
-fn line(past: &PastCounts<'_>, live: u64, name: &str) -> Markup {
+fn line(past: &PastCounts<'_>, live: Estimate, name: &str) -> Markup {
     let points = past.shown();
     html! {
         (chart::figure("history", &past.chart(), &call(past, name, "history.svg", ""), &call(past, name, "history", "csv")))
@@ -148,15 +159,15 @@ fn call(past: &PastCounts<'_>, name: &str, resource: &str, format: &str) -> Stri
 }
 
 /// Renders the count of this moment and every point, the newest first.
-fn table_by_point(points: &[Point], live: u64) -> Markup {
+fn table_by_point(points: &[Point], live: Estimate) -> Markup {
     html! {
         table #history-table {
             caption { "Users over time, in UTC" }
             thead { tr { th scope="col" { "Time" } th .number scope="col" { "Users" } } }
             tbody {
-                tr { th scope="row" { "Now" } td .number { (format::number(live)) } }
+                tr { th scope="row" { "Now" } td .number { (estimate::users(live)) } }
                 @for point in points.iter().rev() {
-                    tr { th scope="row" { (format::marked(point.at)) } td .number { (count(point.count.map(Estimate::count))) } }
+                    tr { th scope="row" { (format::marked(point.at)) } td .number { (count(point.count)) } }
                 }
             }
         }
@@ -164,7 +175,7 @@ fn table_by_point(points: &[Point], live: u64) -> Markup {
 }
 
 /// Renders the count of this moment and a row per day, the newest first.
-fn table_by_day(points: &[Point], live: u64) -> Markup {
+fn table_by_day(points: &[Point], live: Estimate) -> Markup {
     let days = points.chunk_by(|one, next| format::date(one.at) == format::date(next.at));
     let days: Vec<_> = days.collect();
     html! {
@@ -172,13 +183,14 @@ fn table_by_day(points: &[Point], live: u64) -> Markup {
             caption { "Users by day, in UTC" }
             thead { tr { th scope="col" { "Day" } th .number scope="col" { "Lowest" } th .number scope="col" { "Highest" } th .number scope="col" { "Last" } } }
             tbody {
-                tr { th scope="row" { "Now" } td .number colspan="3" { (format::number(live)) } }
+                tr { th scope="row" { "Now" } td .number colspan="3" { (estimate::users(live)) } }
                 @for day in days.iter().rev() {
-                    @let counts = || day.iter().filter_map(|point| Some(point.count?.count()));
+                    @let counts = || day.iter().filter_map(|point| point.count);
+                    @let by_count = |count: &Estimate| count.count();
                     tr {
                         th scope="row" { (format::date(day[0].at)) }
-                        td .number { (count(counts().min())) }
-                        td .number { (count(counts().max())) }
+                        td .number { (count(counts().min_by_key(by_count))) }
+                        td .number { (count(counts().max_by_key(by_count))) }
                         td .number { (count(counts().next_back())) }
                     }
                 }
@@ -187,6 +199,6 @@ fn table_by_day(points: &[Point], live: u64) -> Markup {
     }
 }
 
-fn count(count: Option<u64>) -> String {
-    count.map_or_else(|| "no data".to_owned(), format::number)
+fn count(count: Option<Estimate>) -> Markup {
+    count.map_or_else(|| html! { "no data" }, estimate::users)
 }

@@ -4,7 +4,7 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::links::BasePath;
 use super::names::visible;
-use crate::domain::{Timestamp, Window};
+use crate::domain::{Estimate, Timestamp, Window};
 use crate::http::format;
 
 /// Interval of the refresh script.
@@ -40,10 +40,26 @@ pub enum Refresh {
     Never,
 }
 
+/// The counts that a page shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counts {
+    /// All of them are exact.
+    Exact,
+    /// Some of them are estimates.
+    Estimated,
+}
+
+impl Counts {
+    /// Returns the kind of these counts.
+    pub fn of(counts: impl IntoIterator<Item = Estimate>) -> Self {
+        if counts.into_iter().all(Estimate::is_exact) { Self::Exact } else { Self::Estimated }
+    }
+}
+
 /// Renders the page in `base` with the content `main` and the scripts of the pages.
-pub fn page(base: BasePath, page: Page, title: &str, refresh: Refresh, main: &Markup) -> Markup {
+pub fn page(base: BasePath, page: Page, title: &str, refresh: Refresh, counts: Counts, main: &Markup) -> Markup {
     let scripts = html! { script src={ (base.pages()) "pages.js" } type="module" {} };
-    page_with_files(base, page, title, &scripts, refresh, main)
+    page_with_files(base, page, title, &scripts, refresh, counts, main)
 }
 
 /// Renders the page in `base` with the content `main`. Its head has `files` after the shared style sheet.
@@ -53,6 +69,7 @@ pub fn page_with_files(
     title: &str,
     files: &Markup,
     refresh: Refresh,
+    counts: Counts,
     main: &Markup,
 ) -> Markup {
     let (root, pages) = (base.root(), base.pages());
@@ -86,7 +103,14 @@ pub fn page_with_files(
                 // Filled by the script if there are no newer numbers.
                 div #connection role="status" {}
                 main #main tabindex="-1" { (main) }
-                footer { p { "Counts are exact as of the time shown. All times are UTC." } }
+                footer {
+                    p {
+                        @match counts {
+                            Counts::Exact => { "Counts are exact as of the time shown. All times are UTC." }
+                            Counts::Estimated => { "Counts are as of the time shown, and exact unless marked ≈. All times are UTC." }
+                        }
+                    }
+                }
             }
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! `handlers` reads the data. `list` (with `welcome`), `segment` (with `histogram` and `history`), `unknown`, `overlap` and
 //! `audience` each render a page, `error` an error page. They share `layout`, `chart`, `spark`, `change`, `names`, `links`,
-//! `download`, `ranges` and `curl`. `/docs` has the same layout.
+//! `download`, `ranges`, `estimate` and `curl`. `/docs` has the same layout.
 
 mod audience;
 mod auth;
@@ -11,6 +11,7 @@ mod chart;
 mod curl;
 mod download;
 pub mod error;
+mod estimate;
 mod fields;
 mod files;
 mod handlers;

@@ -5,11 +5,11 @@ use maud::{Markup, html};
 use super::curl::BaseUrl;
 use super::histogram::histogram;
 use super::history::{History, history};
-use super::layout::{self, Page, Refresh};
+use super::layout::{self, Counts, Page, Refresh};
 use super::links::{BasePath, SegmentLink, overlap_link, segment_call, window_parameter};
 use super::windows::{unless_configured, windows};
-use super::{change, names};
-use crate::domain::{Timestamp, Window};
+use super::{change, estimate, names};
+use crate::domain::{Estimate, Timestamp, Window};
 use crate::estimator::{Change, Histogram};
 use crate::http::format;
 
@@ -28,10 +28,16 @@ pub struct Segment<'a> {
     /// The change in a week of the count over the longest window.
     pub change: Option<Change>,
     /// How many users leave within a day unless they return. `None` if the longest window is not longer than a day.
-    pub leaving: Option<u64>,
+    pub leaving: Option<Estimate>,
 }
 
 impl Segment<'_> {
+    /// Returns all counts of the page.
+    fn counts(&self) -> impl Iterator<Item = Estimate> {
+        let change = self.change.map(Change::difference);
+        self.history.counts().chain([self.histogram.count]).chain(change)
+    }
+
     fn link(&self) -> SegmentLink<'_> {
         SegmentLink {
             name: self.name,
@@ -44,13 +50,15 @@ impl Segment<'_> {
 /// Renders the page.
 pub fn page(segment: &Segment<'_>, base_url: &BaseUrl) -> Markup {
     let &Segment { name, now, window, configured, .. } = segment;
-    let count = segment.histogram.count.count();
+    let count = segment.histogram.count;
+    let counts = Counts::of(segment.counts());
     let main = html! {
         p .back { a href="../" { "← All segments" } }
         h1 { (names::name(name)) }
-        p .figure #count data-count=(count) { (format::number(count)) }
-        p { @if count == 1 { "user was" } @else { "users were" } " seen in the " (format::last(window.duration())) }
+        p .figure #count data-count=(count.count()) { (estimate::figure(count)) }
+        p { @if count.count() == 1 { "user was" } @else { "users were" } " seen in the " (format::last(window.duration())) }
         (trend(segment))
+        (estimate::note(BasePath::Pages, counts, estimate::OF_SEGMENT))
         (layout::as_of(now, None))
         p { a #compare href=(overlap_link(&[name], unless_configured(window, configured))) { "Compare with another segment" } }
         (windows(window, configured, |window| segment.link().with_window(window).href()))
@@ -63,8 +71,8 @@ pub fn page(segment: &Segment<'_>, base_url: &BaseUrl) -> Markup {
             pre tabindex="0" { code { (calls(segment, base_url)) } }
         }
     };
-    let title = format!("{} · {name}", format::number(count));
-    layout::page(BasePath::Pages, Page::Segment, &title, Refresh::PeriodicAlsoHidden, &main)
+    let title = format!("{} · {name}", format::users(count));
+    layout::page(BasePath::Pages, Page::Segment, &title, Refresh::PeriodicAlsoHidden, counts, &main)
 }
 
 /// Renders how the count changed, and how it will. Both are known for the longest window alone.
@@ -73,13 +81,16 @@ fn trend(segment: &Segment<'_>) -> Markup {
     html! {
         @if segment.window == segment.configured && (change.is_some() || leaving.is_some()) {
             p #trend {
-                @if let Some(change) = change { (change::change(change)) " on a week ago" }
+                @if let Some(change) = change {
+                    @if change.difference().exceeds_error() { (change::change(change)) } @else { "Unchanged within the error" }
+                    " on a week ago"
+                }
                 @if change.is_some() && leaving.is_some() { " · " }
-                @if let Some(leaving) = leaving { "about " (format::number(leaving)) @if leaving == 1 { " leaves" } @else { " leave" } " within 24 h" }
+                @if let Some(leaving) = leaving { "about " (estimate::users(leaving)) @if leaving.count() == 1 { " leaves" } @else { " leave" } " within 24 h" }
             }
             @if let Some(Change { before, after, from, to }) = change {
                 p .compared #compared {
-                    "From " (format::number(before)) " on " (format::marked(from)) " to " (format::number(after)) " on " (format::marked(to)) " UTC"
+                    "From " (estimate::users(before)) " on " (format::marked(from)) " to " (estimate::users(after)) " on " (format::marked(to)) " UTC"
                 }
             }
         }
@@ -106,6 +117,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::domain::Depth;
     use crate::estimator::Bucket;
     use crate::estimator::history::Point;
 
@@ -141,16 +153,16 @@ mod tests {
                 step: hour,
                 interval: Some(hour),
                 first_sampled_at: None,
-                live: 10_500,
+                live: 10_500.into(),
                 moment: None,
             },
             change: Some(Change {
-                before: 10_717,
-                after: 10_500,
+                before: 10_717.into(),
+                after: 10_500.into(),
                 from: Timestamp::from_rfc3339("2026-11-15T10:00:00Z").unwrap(),
                 to: Timestamp::from_rfc3339("2026-11-22T10:00:00Z").unwrap(),
             }),
-            leaving: Some(39),
+            leaving: Some(39.into()),
         }
     }
 
@@ -168,6 +180,35 @@ mod tests {
         let compared = ["From 10,717 on ", ">15 Nov 10:00</time> to 10,500 on ", ">22 Nov 10:00</time> UTC</p>"];
         assert!(compared.iter().all(|part| page.contains(part)), "{page}");
         assert!(page.contains("href=\"overlap?segment=sports\""), "{page}");
+    }
+
+    #[test]
+    fn page_of_a_sampled_segment_marks_estimates_and_explains_them_once() {
+        let estimate = |kept| Estimate::sampled(kept, Depth::from_number(7).unwrap());
+        let mut sampled = segment("sports");
+        sampled.histogram.count = estimate(37_343);
+        sampled.histogram.buckets.truncate(1);
+        sampled.histogram.buckets[0].count = estimate(2_667);
+        sampled.history.live = estimate(37_343);
+        sampled.leaving = Some(estimate(300));
+        sampled.change =
+            sampled.change.map(|change| Change { before: estimate(37_000), after: estimate(37_343), ..change });
+        let page = html(&sampled);
+        for part in [
+            "data-count=\"4779904\">≈ 4,780,000 <small>± 1.0 %</small></p>",
+            "<title>≈ 4,780,000 · sports – Segment estimator</title>",
+            "Unchanged within the error on a week ago · about <span title=\"± 11 %\">≈ 38,400</span> leave within 24 h</p>",
+            "From <span title=\"± 1.0 %\">≈ 4,740,000</span> on ",
+            "≈ 341,000</span></td><td class=\"number\">≈ 7.1%</td>",
+            ": ≈ 341,000 users (≈ 7.1%). They drop out",
+            "Counts are as of the time shown, and exact unless marked ≈.",
+            "<a href=\"../docs\">API documentation</a>",
+        ] {
+            assert!(page.contains(part), "{part} is not in {page}");
+        }
+        assert_eq!(page.matches("≈ marks an estimate: this segment is large").count(), 1, "{page}");
+        let exact = html(&segment("sports"));
+        assert!(!exact.contains('≈') && exact.contains("Counts are exact as of the time shown."), "{exact}");
     }
 
     #[test]
@@ -210,7 +251,7 @@ mod tests {
     fn line_ends_with_the_count_of_this_moment_over_the_longest_window() {
         let mut shorter = segment("sports");
         shorter.window = Window::parse("7d").unwrap();
-        shorter.history.live = 12_345;
+        shorter.history.live = 12_345.into();
         let page = html(&shorter);
         let reading = "Now, 22 Nov 10:30 UTC: 12,345 users, up 12,345 since 22 Nov 10:30";
         assert!(page.contains(&format!("data-key=\"now\" data-x=\"100.000%\"><title>{reading}</title>")), "{page}");

@@ -4,18 +4,19 @@ use std::fmt::Write as _;
 
 use maud::{Markup, html};
 
+use crate::domain::Estimate;
 use crate::http::charts::path::runs;
 use crate::http::charts::plot::percent;
 use crate::http::format;
 
 /// Renders a sparkline: a small line without axes. Its lowest count is at the bottom, unless it is above four fifths of
 /// the highest: a nearly constant count looks constant.
-pub fn spark(label: &str, counts: &[Option<u64>]) -> Markup {
+pub fn spark(label: &str, counts: &[Option<Estimate>]) -> Markup {
     // In half pixels: as precise as needed, and without decimals.
     const WIDTH: f64 = 240.0;
     const TALL: f64 = 48.0;
     const MARGIN: f64 = 6.0;
-    let known = || counts.iter().flatten().copied();
+    let known = || counts.iter().flatten().map(|count| count.count());
     let (Some(lowest), Some(highest)) = (known().min(), known().max()) else {
         return html! { span .muted title="No history yet" { "–" } };
     };
@@ -26,7 +27,8 @@ pub fn spark(label: &str, counts: &[Option<u64>]) -> Markup {
         let height = (count as f64 - bottom) / range * (TALL - 2.0 * MARGIN);
         ((MARGIN + at as f64 * step).round() as i64, (TALL - MARGIN - height).round() as i64)
     };
-    let points: Vec<_> = counts.iter().enumerate().map(|(at, count)| count.map(|count| place(at, count))).collect();
+    let points: Vec<_> =
+        counts.iter().enumerate().map(|(at, count)| count.map(|count| place(at, count.count()))).collect();
     let last = points.iter().rev().flatten().next();
     html! {
         svg .spark role="img" aria-label=(label) viewBox=(format!("0 0 {WIDTH} {TALL}")) width=(WIDTH / 2.0) height=(TALL / 2.0) {
@@ -63,15 +65,17 @@ fn relative_path(points: &[Option<(i64, i64)>]) -> String {
 }
 
 /// Returns the description of a sparkline for screen readers.
-pub fn spark_label(counts: &[Option<u64>], span: &str) -> String {
+pub fn spark_label(counts: &[Option<Estimate>], span: &str) -> String {
     let known = || counts.iter().flatten().copied();
     let (Some(first), Some(last)) = (known().next(), known().next_back()) else { return "No history yet".to_owned() };
-    let extremes = [known().min(), known().max()].map(|count| format::number(count.unwrap_or_default()));
+    let by_count = |count: &Estimate| count.count();
+    let extremes = [known().min_by_key(by_count), known().max_by_key(by_count)];
+    let extremes = extremes.map(|count| format::users(count.unwrap_or_default()));
     let change = format::change(first, last);
     format!(
         "{span}: from {} to {}, {change}, between {}",
-        format::number(first),
-        format::number(last),
+        format::users(first),
+        format::users(last),
         extremes.join(" and ")
     )
 }
@@ -83,7 +87,7 @@ mod tests {
     #[test]
     fn spark_shows_a_dash_without_history_and_its_range_with_it() {
         assert!(spark("none", &[None, None]).into_string().contains('–'));
-        let counts = [Some(1_000), None, Some(2_000)];
+        let counts = [Some(1_000.into()), None, Some(2_000.into())];
         let svg = spark(&spark_label(&counts, "14 days"), &counts).into_string();
         assert!(
             svg.contains("aria-label=\"14 days: from 1,000 to 2,000, up 1,000 (+100.0%), between 1,000 and 2,000\""),
@@ -94,7 +98,7 @@ mod tests {
 
     #[test]
     fn spark_of_a_full_history_is_short() {
-        let counts: Vec<_> = (0..42_u64).map(|at| Some(1_000 + at * 7_919 % 400)).collect();
+        let counts: Vec<_> = (0..42_u64).map(|at| Some((1_000 + at * 7_919 % 400).into())).collect();
         let svg = spark("it", &counts).into_string();
         let path = svg.split("d=\"").nth(1).unwrap().split('"').next().unwrap();
         assert!(path.starts_with("M6 42l6-") && path.len() < 300, "{path}");

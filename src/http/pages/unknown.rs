@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::layout::{self, Page, Refresh};
+use super::layout::{self, Counts, Page, Refresh};
 use super::links::{BasePath, with_query};
 use super::names;
 use super::similar::did_you_mean;
@@ -22,7 +22,7 @@ pub fn page(name: &str, similar: &[SegmentName<'_>]) -> Markup {
             }
         }
     };
-    layout::page(BasePath::Pages, Page::Segment, name, Refresh::Never, &main)
+    layout::page(BasePath::Pages, Page::Segment, name, Refresh::Never, Counts::Exact, &main)
 }
 
 #[cfg(test)]

@@ -46,6 +46,12 @@ impl Store {
         self.layout.load().as_ref().map(|known| known.layout.read().partitions())
     }
 
+    /// Whether segments are bounded; `false` if the layout is not cached yet.
+    #[must_use]
+    pub fn is_bounded(&self) -> bool {
+        self.layout.load().as_ref().is_some_and(|known| known.layout.read().max_members().is_some())
+    }
+
     /// Returns the number of keys that may have members of a segment; 1 if the layout is not cached yet.
     #[must_use]
     pub fn keys_per_segment(&self) -> usize {

@@ -80,17 +80,20 @@ impl Store {
         let Some(bound) = partition.bound() else { return Ok(()) };
         let mut names: BTreeSet<_> = full.iter().map(|name| name.as_str().to_owned()).collect();
         names.extend(self.sampled_in(partition).await?);
+        let mut ratios = Vec::with_capacity(names.len());
         for name in names {
             let sample = match self.sample(partition, &name).await {
                 // It belongs to another program, and concerns this segment alone.
                 Err(Error::ForeignKey(_)) => continue,
                 sample => sample?,
             };
-            self.raise(layout, partition, &name, &sample, sample.depth_within(bound)).await?;
+            let kept = self.raise(layout, partition, &name, &sample, sample.depth_within(bound)).await?;
             if let Some(next) = sample.adjusted(bound, layout.resharding().is_some(), cutoff, now) {
                 self.set_depth(layout, partition, &name, sample.depth, next).await?;
             }
+            ratios.push((name, kept as f64 / f64::from(bound)));
         }
+        self.depths.fill_ratios.replace(partition, ratios.iter().map(|(name, ratio)| (&**name, *ratio)));
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 
+use super::fill::FillRatios;
 use super::segment_depth::SegmentDepth;
 use crate::domain::Depth;
 use crate::store::partition::Partition;
@@ -23,6 +24,7 @@ pub(in crate::store) struct Depths {
     /// The partitions whose depths are being read.
     in_flight: Mutex<HashSet<Partition, RandomState>>,
     is_watched: AtomicBool,
+    pub(super) fill_ratios: FillRatios,
 }
 
 /// The depths of a partition, and when they were read.

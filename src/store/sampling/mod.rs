@@ -33,7 +33,9 @@
 mod adjust;
 mod delete;
 pub(super) mod depths;
+mod fill;
 mod inherit;
+mod known;
 pub(super) mod max_members;
 mod raise;
 mod read;

@@ -90,7 +90,9 @@ impl Store {
         let Some(bound) = partition.bound() else { return Ok(()) };
         let sample = self.sample(partition, name).await?;
         let depth = sample.depth_within(bound);
-        self.raise(layout, partition, name, &sample, depth).await
+        let kept = self.raise(layout, partition, name, &sample, depth).await?;
+        self.depths.fill_ratios.set(partition, name, kept as f64 / f64::from(bound));
+        Ok(())
     }
 
     /// Raises the depth of the segment `name` in `partition` to `depth`, unless it is higher.
@@ -117,8 +119,8 @@ impl Store {
         Err(Error::LayoutChanged)
     }
 
-    /// Raises the depth of `sample`, of the segment `name`, to `depth`, and deletes the levels that are not kept. Does
-    /// nothing if it is too late or too early: another process has changed the depth, a layout later than `layout` is in
+    /// Raises the depth of `sample`, of the segment `name`, to `depth`, and deletes the levels that are not kept. Returns the
+    /// number of members that remain. Does nothing if it is too late or too early: another process has changed the depth, a layout later than `layout` is in
     /// force, the slot is migrating, or the segment is being deleted.
     pub(super) async fn raise(
         &self,
@@ -127,12 +129,13 @@ impl Store {
         name: &str,
         sample: &Sample,
         depth: Depth,
-    ) -> Result<(), Error> {
+    ) -> Result<u64, Error> {
         let raised = if depth > sample.depth.written() { sample.depth.raised_to(depth) } else { sample.depth };
         // In a slot that is migrating, Redis refuses a script that names a key that doesn't exist.
         let levels: Vec<_> = sample.levels_below(raised.written()).collect();
+        let kept = sample.members_from(raised.written());
         if raised == sample.depth && levels.is_empty() {
-            return Ok(());
+            return Ok(kept);
         }
         let mut script = cmd("EVAL");
         script.arg(RAISE).arg(2 + levels.len());
@@ -144,12 +147,13 @@ impl Store {
         script.arg(sample.depth.deletion_deadline().map_or_else(String::new, |deadline| deadline.to_string()));
         let mut pipeline = pipe();
         pipeline.add_command(script);
-        if let [Some(1)] = self.scripts_on_many_keys(partition, pipeline).await?[..]
-            && raised != sample.depth
-        {
+        let [Some(1)] = self.scripts_on_many_keys(partition, pipeline).await?[..] else {
+            return Ok(sample.members_from(Depth::ZERO));
+        };
+        if raised != sample.depth {
             self.depths.learn(partition, name, raised);
         }
-        Ok(())
+        Ok(kept)
     }
 
     /// Returns the members and the depth of the bounded segment `name` in `partition`.

@@ -106,4 +106,13 @@ pub(super) fn describe() {
         "estimator_segments",
         "Segments in the index, every 15 seconds; NaN before the first check and if Redis doesn't answer."
     );
+    describe_gauge!(
+        "estimator_sampled_segments",
+        "Segments that keep a sample of their users; NaN if no segment is bounded."
+    );
+    describe_gauge!(
+        "estimator_sample_max_fill_ratio",
+        "Members of the fullest segment in a partition, relative to its bound there, by the last prune and later checks; NaN if unknown, \
+         or if no segment is bounded."
+    );
 }

@@ -176,6 +176,20 @@ mod tests {
     }
 
     #[test]
+    fn set_samples_shows_unknown_values_as_nan() {
+        let metrics = Metrics::new();
+        metrics.redis.set_samples(Some(3), Some(0.75));
+        let text = metrics.render();
+        assert!(text.contains("\nestimator_sampled_segments 3\n"), "{text}");
+        assert!(text.contains("\nestimator_sample_max_fill_ratio 0.75\n"), "{text}");
+        metrics.redis.set_samples(None, None);
+        let text = metrics.render();
+        for name in ["estimator_sampled_segments", "estimator_sample_max_fill_ratio"] {
+            assert!(text.contains(&format!("\n{name} NaN\n")), "{text}");
+        }
+    }
+
+    #[test]
     fn answered_counts_by_status() {
         let metrics = Metrics::new();
         let route = metrics.http.route("/segments", "POST");
@@ -196,15 +210,18 @@ mod tests {
     #[test]
     fn set_segment_users_removes_the_gauges_of_other_segments() {
         let metrics = Metrics::new();
-        let users = |segment, users| SegmentUsers { segment, users, week_before: Some(5) };
+        let users =
+            |segment, users| SegmentUsers { segment, users, depth: Some(7), members_kept: users, week_before: Some(5) };
         metrics.set_segment_users([users("news", Some(1)), users("say \"hi\"", None)]);
         let text = metrics.render();
         assert!(text.contains("\nestimator_segment_users{segment=\"news\"} 1\n"), "{text}");
         assert!(text.contains("\nestimator_segment_users{segment=\"say \\\"hi\\\"\"} NaN\n"), "{text}");
         assert!(text.contains("\nestimator_segment_users_week_before{segment=\"news\"} 5\n"), "{text}");
+        assert!(text.contains("\nestimator_segment_depth{segment=\"news\"} 7\n"), "{text}");
+        assert!(text.contains("\nestimator_segment_members_kept{segment=\"news\"} 1\n"), "{text}");
         metrics.set_segment_users([users("sports", Some(2))]);
         let text = metrics.render();
-        assert!(text.contains("{segment=\"sports\"} 2\n") && text.matches("{segment=").count() == 2, "{text}");
+        assert!(text.contains("{segment=\"sports\"} 2\n") && text.matches("{segment=").count() == 4, "{text}");
     }
 
     #[test]
@@ -213,7 +230,13 @@ mod tests {
         metrics.http.route("/segments", "POST").answered(204, Duration::ZERO);
         metrics.http.problem("overloaded");
         metrics.http.denied("no_token");
-        metrics.set_segment_users([SegmentUsers { segment: "sports", users: Some(1), week_before: None }]);
+        metrics.set_segment_users([SegmentUsers {
+            segment: "sports",
+            users: Some(1),
+            depth: Some(0),
+            members_kept: Some(1),
+            week_before: None,
+        }]);
         let text = metrics.render();
         for line in text.lines().filter(|line| line.starts_with("# TYPE")) {
             let name = line.split(' ').nth(2).unwrap();

@@ -51,6 +51,8 @@ pub struct RedisMetrics {
     connects: Family,
     up: Gauge,
     segments: Gauge,
+    sampled_segments: Gauge,
+    sample_max_fill_ratio: Gauge,
     clock_skew: Gauge,
     evicted_keys: Gauge,
     used_memory: Gauge,
@@ -77,6 +79,8 @@ impl RedisMetrics {
             connects: Family::new("estimator_redis_connects_total", "outcome", &["done", "failed"]),
             up: unknown(gauge!("estimator_redis_up")),
             segments: unknown(gauge!("estimator_segments")),
+            sampled_segments: unknown(gauge!("estimator_sampled_segments")),
+            sample_max_fill_ratio: unknown(gauge!("estimator_sample_max_fill_ratio")),
             clock_skew: unknown(gauge!("estimator_clock_skew_seconds")),
             evicted_keys: unknown(gauge!("estimator_redis_evicted_keys")),
             used_memory: unknown(gauge!("estimator_redis_used_memory_bytes")),
@@ -113,6 +117,12 @@ impl RedisMetrics {
     pub fn set_segments(&self, segments: Option<u64>) {
         self.up.set(if segments.is_some() { 1 } else { 0 });
         self.segments.set(gauge_value(segments));
+    }
+
+    /// Sets the number of segments that keep a sample, and how full the fullest one is; `None` if unknown.
+    pub fn set_samples(&self, segments: Option<u64>, max_fill_ratio: Option<f64>) {
+        self.sampled_segments.set(gauge_value(segments));
+        self.sample_max_fill_ratio.set(max_fill_ratio.unwrap_or(f64::NAN));
     }
 
     /// Sets the number of keys that Redis has evicted since its start; `None` if unknown.

@@ -14,6 +14,10 @@ pub struct SegmentUsers<'a> {
     pub segment: &'a str,
     /// The users now; `None` becomes NaN.
     pub users: Option<u64>,
+    /// The depth of its sample, 0 if it keeps all users; `None` becomes NaN.
+    pub depth: Option<u64>,
+    /// The users that it keeps; `None` becomes NaN.
+    pub members_kept: Option<u64>,
     /// The users a week before the last sample of the history; `None` becomes NaN.
     pub week_before: Option<u64>,
 }
@@ -38,10 +42,21 @@ impl SegmentGauges {
                 "estimator_segment_users_week_before",
                 "Users in each segment of metered_segments a week before its last sample; NaN if unknown."
             );
-            for SegmentUsers { segment, users, week_before } in users {
+            describe_gauge!(
+                "estimator_segment_depth",
+                "Depth of each segment of metered_segments, which keeps one user of 2 to its power; 0 if it keeps all, NaN if unknown."
+            );
+            describe_gauge!(
+                "estimator_segment_members_kept",
+                "Users that each segment of metered_segments keeps, all or a sample; NaN if unknown."
+            );
+            for SegmentUsers { segment, users, depth, members_kept, week_before } in users {
                 gauge!("estimator_segment_users", "segment" => segment.to_owned()).set(gauge_value(users));
                 gauge!("estimator_segment_users_week_before", "segment" => segment.to_owned())
                     .set(gauge_value(week_before));
+                gauge!("estimator_segment_depth", "segment" => segment.to_owned()).set(gauge_value(depth));
+                gauge!("estimator_segment_members_kept", "segment" => segment.to_owned())
+                    .set(gauge_value(members_kept));
             }
         });
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = recorder.handle().render();

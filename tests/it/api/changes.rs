@@ -67,7 +67,7 @@ async fn list(store: &Store, order: Order) -> List {
 
 /// A change from some hours before noon to noon.
 fn change(hours: i64, before: u64, after: u64) -> Option<Change> {
-    Some(Change { before, after, from: noon_plus(-hours * HOUR), to: NOON })
+    Some(Change { before: before.into(), after: after.into(), from: noon_plus(-hours * HOUR), to: NOON })
 }
 
 #[rstest]
@@ -156,7 +156,7 @@ async fn samples_before_the_first_record_count_as_of_the_same_window() {
     add_history(&store, "sports", &[(25, 1), (24, 2)]).await;
     // A record of an earlier version.
     redis.call::<()>(&["SET", "history: sports", "1795345200 2 1795258800 1 -"]);
-    assert_eq!(changes(&store, "sports", NOON).await.day.map(|day| day.before), Some(1));
+    assert_eq!(changes(&store, "sports", NOON).await.day.map(|day| day.before), Some(1.into()));
     sample(&store, NOON).await;
     assert_eq!(changes(&store, "sports", NOON).await.day, change(24, 2, 3));
     assert!(redis.call::<String>(&["GET", "history: sports"]).ends_with(" 2 - 1209600"));

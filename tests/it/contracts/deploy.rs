@@ -187,7 +187,7 @@ fn dashboard_panels_have_distinct_ids_and_places(#[case] file: &str) {
 }
 
 #[rstest]
-#[case::of_operators(ALERTS, ALERTS_TEST, "SegmentEstimator", 26)]
+#[case::of_operators(ALERTS, ALERTS_TEST, "SegmentEstimator", 27)]
 #[case::of_analysts(SEGMENT_ALERTS, SEGMENT_ALERTS_TEST, "Segment", 2)]
 fn alerts_are_all_tested_and_explained(
     #[case] alerts: &str,

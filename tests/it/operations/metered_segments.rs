@@ -9,9 +9,9 @@ use segment_estimator::domain::Window;
 use segment_estimator::estimator::Estimator;
 use segment_estimator::estimator::clock::Clock;
 use segment_estimator::jobs::{HealthMonitor, SegmentMeter, SegmentPattern};
-use segment_estimator::store::{NamedSample, Sample};
+use segment_estimator::store::{MaxMembers, NamedSample, Sample};
 
-use crate::helpers::{NOON, Proxy, Redis, Toxic, in_time, segment, visit};
+use crate::helpers::{NOON, Proxy, Redis, Toxic, eventually, in_time, segment, visit};
 
 /// A meter of the segments that match a list of patterns, and its estimator.
 fn meter(redis: &Redis, patterns: &str) -> (SegmentMeter, Estimator) {
@@ -112,6 +112,44 @@ async fn week_before_is_that_of_the_history() {
     assert_eq!(before["sports"], 7.0);
     assert!(before["news"].is_nan(), "it has no history");
     assert_eq!(users(&estimator), expected([("news", 2.0), ("sports", 2.0)]));
+}
+
+#[tokio::test]
+async fn gauges_of_a_sampled_segment_have_its_depth_and_what_it_keeps() {
+    let redis = Redis::start();
+    let bound = Some(MaxMembers::parse("1024").unwrap());
+    let estimator = Estimator::new(redis.store().with_max_members(bound), Window::parse("14d").unwrap());
+    let mut meter = SegmentMeter::new(estimator.clone(), SegmentPattern::parse_list("sports, news").unwrap());
+    record(&estimator, "news", 3).await;
+    record(&estimator, "sports", 3_000).await;
+    eventually("the segment keeps a sample", async || {
+        let (sampled, fill) = estimator.samples();
+        sampled == Some(1) && fill.is_some_and(|fill| fill <= 1.0)
+    })
+    .await;
+    meter.measure(NOON).await;
+    let depth = redis.call::<u32>(&["HGET", "depths", "sports"]);
+    let kept = (depth..25).map(|level| redis.call::<u64>(&["ZCARD", &format!("segment@{level}:sports")])).sum::<u64>();
+    assert!(depth > 0 && kept <= 1_024, "{depth} {kept}");
+    let gauges = |name| gauges(&estimator, name).into_iter().collect::<Vec<_>>();
+    assert_eq!(gauges("estimator_segment_depth"), expected([("news", 0.0), ("sports", f64::from(depth))]));
+    assert_eq!(gauges("estimator_segment_members_kept"), expected([("news", 3.0), ("sports", kept as f64)]));
+    assert_eq!(gauges("estimator_segment_users"), expected([("news", 3.0), ("sports", (kept << depth) as f64)]));
+
+    // The prune measures the same.
+    estimator.prune(NOON).await.unwrap();
+    assert_eq!(estimator.samples(), (Some(1), Some(kept as f64 / 1_024.0)));
+}
+
+#[tokio::test]
+async fn samples_of_an_exact_data_set_are_unknown() {
+    let redis = Redis::start();
+    let (mut meter, estimator) = meter(&redis, "sports");
+    record(&estimator, "sports", 2).await;
+    meter.measure(NOON).await;
+    assert_eq!(estimator.samples(), (None, None));
+    assert_eq!(gauges(&estimator, "estimator_segment_depth")["sports"], 0.0);
+    assert_eq!(gauges(&estimator, "estimator_segment_members_kept")["sports"], 2.0);
 }
 
 /// A log in memory.

@@ -63,7 +63,13 @@ pub async fn audience(
     LenientQuery(AudiencePageQuery { all, any, none, window }): LenientQuery<AudiencePageQuery>,
 ) -> std::result::Result<Response, FormProblem> {
     let names = [&all, &any, &none].map(|names| names.iter().map(String::as_str).collect());
-    let mut definition = Definition { names, suggestions: Vec::new(), window, configured: state.estimator.window() };
+    let mut definition = Definition {
+        names,
+        suggestions: Vec::new(),
+        window,
+        configured: state.estimator.window(),
+        is_bounded: state.estimator.is_bounded(),
+    };
     if !definition.is_complete() {
         definition.suggestions = suggestions(&state).await?;
         return Ok(html(audience::page(&definition, None, &base_url)));

@@ -11,7 +11,7 @@ use super::super::curl::BaseUrl;
 use super::super::list::{self, DEFAULT_ROWS, List as ListPage, MAX_ROWS, Row};
 use super::super::ranges::{self, DEFAULT_DAYS};
 use super::super::response::html;
-use crate::domain::{SegmentName, Timestamp, Window};
+use crate::domain::{Estimate, SegmentName, Timestamp, Window};
 use crate::estimator::history::Point;
 use crate::estimator::{self, List, ListQuery, Order};
 use crate::http::cursor;
@@ -123,13 +123,13 @@ async fn trends(
     state: &AppState,
     segments: &[SegmentName<'static>],
     now: Timestamp,
-) -> std::result::Result<Vec<Vec<Option<u64>>>, store::Error> {
+) -> std::result::Result<Vec<Vec<Option<Estimate>>>, store::Error> {
     /// One every three pixels. Sparklines are the largest part of the page.
     const MAX_POINTS: u64 = 42;
     let from = now - ranges::duration(DEFAULT_DAYS);
     let step = state.history.step_for(from, now, MAX_POINTS);
     let points = state.history.of_each(segments, from, now, step).await?;
-    let counts = |points: Vec<Point>| points.into_iter().map(|point| Some(point.count?.count())).collect();
+    let counts = |points: Vec<Point>| points.into_iter().map(|point| point.count).collect();
     // A key of another type leaves only its own row without a sparkline.
     Ok(points.into_iter().map(|points| points.map(counts).unwrap_or_default()).collect())
 }

@@ -23,7 +23,7 @@ use super::ranges::{self, DEFAULT_DAYS};
 use super::response::html;
 use super::segment::{self, Segment};
 use super::unknown;
-use crate::domain::{SegmentName, Timestamp, Window};
+use crate::domain::{Estimate, SegmentName, Timestamp, Window};
 use crate::estimator::Change;
 use crate::http::charts::histogram;
 use crate::http::charts::history::PastCounts;
@@ -118,7 +118,6 @@ pub async fn segment(
     };
     let configured = state.estimator.window();
     let live = if window == configured { histogram.count } else { state.estimator.estimate(&name, now).await? };
-    let live = live.count();
     let moment = match at.map(|at| at.resolve(now)) {
         Some(at) => moment(&state, &name, at).await?,
         None => None,
@@ -152,15 +151,21 @@ async fn moment(state: &AppState, segment: &SegmentName<'_>, at: Timestamp) -> R
     }
     let to = points.last().map_or(at, |point| point.to);
     let past = PastCounts { points: &points, from: at, to, step, live: None };
-    Ok(Some(Moment { at, reading: past.chart().chief_reading().1.to_owned() }))
+    let counts = points.iter().filter_map(|point| point.count).collect();
+    Ok(Some(Moment { at, counts, reading: past.chart().chief_reading().1.to_owned() }))
 }
 
 /// Returns how many of the `all` users of `segment` leave within a day unless they return; `None` if the window is too
 /// short.
-async fn leaving(state: &AppState, segment: &SegmentName<'_>, all: u64, now: Timestamp) -> Result<Option<u64>> {
+async fn leaving(
+    state: &AppState,
+    segment: &SegmentName<'_>,
+    all: Estimate,
+    now: Timestamp,
+) -> Result<Option<Estimate>> {
     const DAY: Duration = Duration::from_secs(86_400);
     let shorter = state.estimator.window().duration().checked_sub(DAY).map(Window::new);
     let Some(Ok(shorter)) = shorter else { return Ok(None) };
     let staying = state.estimator.estimate_within(segment, shorter, now).await?;
-    Ok(Some(all.saturating_sub(staying.count())))
+    Ok(Some(all.without(staying)))
 }

@@ -57,7 +57,8 @@ pub async fn overlap(
     LenientQuery(OverlapPageQuery { segment: names, window }): LenientQuery<OverlapPageQuery>,
 ) -> std::result::Result<Response, FormProblem> {
     let (names, configured) = (names.iter().map(String::as_str).collect(), state.estimator.window());
-    let mut selection = Selection { names, suggestions: Vec::new(), window, configured };
+    let mut selection =
+        Selection { names, suggestions: Vec::new(), window, configured, is_bounded: state.estimator.is_bounded() };
     if selection.names.len() < Overlaps::MIN_SEGMENTS {
         selection.suggestions = suggestions(&state).await?;
         return Ok(html(overlap::page(&selection, None, &base_url)));

@@ -5,10 +5,11 @@ use std::time::Duration;
 use maud::{Markup, html};
 
 use super::super::change;
+use super::super::layout::Counts;
 use super::super::links::{window_parameter, with_query};
 use super::super::windows::unless_configured;
-use crate::domain::{SegmentName, Timestamp, Window};
-use crate::estimator::{CountedSegment, Order};
+use crate::domain::{Estimate, SegmentName, Timestamp, Window};
+use crate::estimator::{Change, CountedSegment, Order};
 
 /// Segments per page unless the reader chooses another number.
 pub const DEFAULT_ROWS: usize = 100;
@@ -76,6 +77,15 @@ impl List<'_> {
         }
     }
 
+    /// Returns whether the page shows estimates.
+    pub fn counts(&self) -> Counts {
+        Counts::of(self.rows.iter().flat_map(|row| {
+            let CountedSegment { count, changes, .. } = &row.counted;
+            let change = changes.week.map(Change::difference);
+            row.trend.iter().copied().chain([*count, change]).flatten()
+        }))
+    }
+
     /// Returns the window unless it is the configured one.
     pub fn shorter_window(&self) -> Option<Window> {
         unless_configured(self.window, self.configured)
@@ -87,7 +97,7 @@ impl List<'_> {
 pub struct Row {
     pub counted: CountedSegment,
     /// Past counts, in even steps until now.
-    pub trend: Vec<Option<u64>>,
+    pub trend: Vec<Option<Estimate>>,
 }
 
 /// Returns the parameter `sort`, which the default order omits.

@@ -15,9 +15,9 @@ use super::links::{BasePath, SegmentLink};
 use super::names::{name, visible};
 use super::ranges::DEFAULT_LABEL;
 use super::similar::did_you_mean;
-use super::spark;
 use super::welcome::welcome;
 use super::windows::windows;
+use super::{estimate, spark};
 use crate::estimator::Order;
 use crate::estimator::overlap::Overlaps;
 use crate::http::format;
@@ -29,7 +29,7 @@ const COMPARE: &str = "Compare selected segments";
 pub fn page(list: &List<'_>, base_url: &BaseUrl) -> Markup {
     let is_empty = list.rows.is_empty() && !list.is_filtered() && list.is_first;
     let main = if is_empty { welcome(list.now, list.window, base_url) } else { search(list) };
-    layout::page(BasePath::Root, Page::List, "Segments", Refresh::Periodic, &main)
+    layout::page(BasePath::Root, Page::List, "Segments", Refresh::Periodic, list.counts(), &main)
 }
 
 fn search(list: &List<'_>) -> Markup {
@@ -61,6 +61,7 @@ fn search(list: &List<'_>) -> Markup {
             (windows(list.window, list.configured, over))
             (orders(list))
         }
+        (estimate::note(BasePath::Root, list.counts(), estimate::OF_SEGMENTS))
         @if list.rows.is_empty() {
             div .nothing #nothing {
                 @if list.is_filtered() { p { "No active segment " (filter(list, "starts", "contains")) "." } }
@@ -133,7 +134,7 @@ fn table(list: &List<'_>) -> Markup {
                             }
                             th .name scope="row" { a href={ "pages/" (SegmentLink::over(segment, list.shorter_window()).href()) } { (name(segment)) } }
                             @if let Some(count) = row.counted.count {
-                                td .number { (format::number(count.count())) (spark::meter(count.count(), list.largest)) }
+                                td .number { (estimate::users(count)) (spark::meter(count.count(), list.largest)) }
                             } @else {
                                 td .number title="The segment’s key in Redis is not a sorted set: another program writes to this Redis." { "no count" }
                             }
@@ -208,14 +209,14 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::domain::{SegmentName, Timestamp, Window};
+    use crate::domain::{Depth, Estimate, SegmentName, Timestamp, Window};
     use crate::estimator::{Change, Changes, CountedSegment};
 
     fn row(segment: &str, count: u64, trend: &[Option<u64>]) -> Row {
         let segment = SegmentName::parse(segment.to_owned()).unwrap();
         Row {
             counted: CountedSegment { segment, count: Some(count.into()), changes: Changes::default() },
-            trend: trend.to_vec(),
+            trend: trend.iter().map(|count| count.map(Into::into)).collect(),
         }
     }
 
@@ -259,13 +260,41 @@ mod tests {
         let mut rows = vec![row("sports", 40, &[]), row("new", 4, &[]), row("gap", 4, &[])];
         rows[2].counted.changes.first_sampled_at = Some(Timestamp::from_millis(0));
         assert!(!html(&list(rows.clone())).contains("7-day change"));
-        rows[0].counted.changes.week =
-            Some(Change { before: 50, after: 40, from: Timestamp::from_millis(0), to: Timestamp::from_millis(0) });
+        rows[0].counted.changes.week = Some(Change {
+            before: 50.into(),
+            after: 40.into(),
+            from: Timestamp::from_millis(0),
+            to: Timestamp::from_millis(0),
+        });
         let page = html(&List { order: Order::Growth, total: Some(10_021), next: Some("g".to_owned()), ..list(rows) });
         assert!(page.contains("</span>10 (-20.0%)</td>") && page.contains("<td class=\"change\">new</td>"), "{page}");
         assert!(page.contains("<td class=\"change\">–</td>"), "it is older, and a sample is missing: {page}");
         assert!(page.contains("<a href=\"./?sort=-change\">7-day change"), "the link reverses the order: {page}");
         assert!(page.contains("1–3 of 10,021 segments, largest gain in 7 days first"), "{page}");
+    }
+
+    #[test]
+    fn row_of_a_sampled_segment_has_an_estimate_and_the_page_says_so_once() {
+        let estimate = |kept| Estimate::sampled(kept, Depth::from_number(7).unwrap());
+        let mut rows = vec![row("large", 0, &[]), row("sports", 40, &[])];
+        rows[0].counted.count = Some(estimate(37_343));
+        rows[0].trend = vec![Some(Estimate::exact(50_000)), Some(estimate(37_343))];
+        let time = Timestamp::from_millis(0);
+        let (before, after) = (estimate(37_000), estimate(37_343));
+        rows[0].counted.changes.week = Some(Change { before, after, from: time, to: time });
+        let page = html(&list(rows.clone()));
+        for part in [
+            "<td class=\"number\"><span title=\"± 1.0 %\">≈ 4,780,000</span><svg",
+            "<td class=\"number\">40<svg",
+            "<td class=\"change\">Within the error</td>",
+            "aria-label=\"14 days: from 50,000 to ≈ 4,780,000, up ≈ 4,730,000 (+9,460%), between 50,000 and ≈ 4,780,000\"",
+            "<a href=\"./docs\">API documentation</a>",
+            "and exact unless marked ≈.",
+        ] {
+            assert!(page.contains(part), "{part} is not in {page}");
+        }
+        assert_eq!(page.matches("≈ marks an estimate: of a large segment").count(), 1, "{page}");
+        assert!(!html(&list(rows.split_off(1))).contains('≈'));
     }
 
     #[rstest]

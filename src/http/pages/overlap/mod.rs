@@ -11,8 +11,9 @@ use self::pairs::pairs;
 use self::regions::regions;
 use super::curl::BaseUrl;
 use super::download::csv_link;
+use super::estimate;
 use super::fields::{number_of_fields, segment_field, suggestions};
-use super::layout::{self, Page, Refresh};
+use super::layout::{self, Counts, Page, Refresh};
 use super::links::{self, BasePath, SegmentLink, audience_link, overlap_link};
 use super::names::name as isolated;
 use super::similar::{UnknownName, unknown_names};
@@ -33,6 +34,8 @@ pub struct Selection<'a> {
     pub window: Window,
     /// The longest window.
     pub configured: Window,
+    /// Whether large segments keep a sample of their users.
+    pub is_bounded: bool,
 }
 
 impl Selection<'_> {
@@ -54,21 +57,30 @@ pub struct Comparison<'a> {
     pub unknown: Vec<UnknownName<'a>>,
 }
 
+impl Comparison<'_> {
+    fn counts(&self) -> Counts {
+        let Overlap { any, all, counts, .. } = &self.overlap;
+        Counts::of(counts.iter().copied().chain([*any, *all]))
+    }
+}
+
 /// Renders the page, with the result if there is one.
 pub fn page(selection: &Selection<'_>, comparison: Option<&Comparison<'_>>, base_url: &BaseUrl) -> Markup {
     let any = if selection.names.len() <= Overlaps::MAX_SEGMENTS { &selection.names[..] } else { &[] };
     let main = html! {
         h1 { "Overlap" }
         p .lead {
-            "See how many users " (Overlaps::MIN_SEGMENTS) "–" (Overlaps::MAX_SEGMENTS) " segments share. Counts are exact. "
+            "See how many users " (Overlaps::MIN_SEGMENTS) "–" (Overlaps::MAX_SEGMENTS) " segments share. "
+            @if selection.is_bounded { "Counts of large segments are estimates. " } @else { "Counts are exact. " }
             "To count the users in some segments and not in others, " a href=(audience_link([&[], any, &[]], selection.window())) { "define an audience" } "."
         }
         @if comparison.is_none() && selection.names.len() == 1 { p .lead #one-more { "Choose at least one more segment." } }
         (form(selection))
         @if let Some(comparison) = comparison { (result(selection, comparison, base_url)) }
     };
+    let counts = comparison.map_or(Counts::Exact, Comparison::counts);
     // A refresh would make Redis read all members again.
-    layout::page(BasePath::Pages, Page::Overlap, "Overlap", Refresh::Never, &main)
+    layout::page(BasePath::Pages, Page::Overlap, "Overlap", Refresh::Never, counts, &main)
 }
 
 /// Renders the form with the selected segments.
@@ -97,7 +109,7 @@ pub fn form(selection: &Selection<'_>) -> Markup {
 
 fn result(selection: &Selection<'_>, comparison: &Comparison<'_>, base_url: &BaseUrl) -> Markup {
     let (names, Comparison { overlap, now, unknown }) = (&selection.names[..], comparison);
-    let (any, all) = (overlap.any.count(), overlap.all.count());
+    let (any, all) = (overlap.any, overlap.all);
     let (in_all, in_any) =
         if names.len() == 2 { ("In both", "In either") } else { ("In every segment", "In at least one") };
     let call = links::with_segments("/overlap", names, selection.window());
@@ -110,15 +122,16 @@ fn result(selection: &Selection<'_>, comparison: &Comparison<'_>, base_url: &Bas
         section #result aria-labelledby="in-common" {
             h2 #in-common { "Result" }
             (layout::as_of(*now, Some(selection.window)))
+            (estimate::note(BasePath::Pages, comparison.counts(), estimate::OF_SEGMENTS))
             (windows(selection.window, selection.configured, |window| selection.href(window)))
             dl .pair {
-                div { dt { (in_all) } dd #all data-count=(all) { (format::number(all)) } dd { (format::share(all, any)) " of the users in at least one" } }
-                div { dt { (in_any) } dd #any data-count=(any) { (format::number(any)) } dd { "distinct users" } }
+                div { dt { (in_all) } dd #all data-count=(all.count()) { (estimate::figure(all)) } dd { (format::share_of(all, any)) " of the users in at least one" } }
+                div { dt { (in_any) } dd #any data-count=(any.count()) { (estimate::figure(any)) } dd { "distinct users" } }
             }
             (legend(names, overlap, selection.window()))
         }
         (regions(names, overlap, selection.window()))
-        @if any > 0 { (csv_link(BasePath::Pages, call.trim_start_matches('/'), "every combination")) }
+        @if any.count() > 0 { (csv_link(BasePath::Pages, call.trim_start_matches('/'), "every combination")) }
         (pairs(names, overlap, selection.window()))
         section aria-labelledby="calls" {
             h2 #calls { "Get this data from the API" }
@@ -135,7 +148,7 @@ fn legend(names: &[&str], overlap: &Overlap, window: Option<Window>) -> Markup {
                 li {
                     span .letter { (letter) }
                     a href=(SegmentLink::over(name, window).href()) { (isolated(name)) }
-                    span .muted { " " (format::counted(count.count(), "user", "users")) }
+                    span .muted { " " (estimate::counted_users(*count)) }
                 }
             }
         }
@@ -147,11 +160,18 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::domain::{Depth, Estimate};
     use crate::estimator::overlap::{Pair, Region};
 
     fn selection<'a>(names: &[&'a str]) -> Selection<'a> {
         let configured = Window::parse("14d").unwrap();
-        Selection { names: names.to_vec(), suggestions: vec!["a\"b".to_owned()], window: configured, configured }
+        Selection {
+            names: names.to_vec(),
+            suggestions: vec!["a\"b".to_owned()],
+            window: configured,
+            configured,
+            is_bounded: false,
+        }
     }
 
     fn html(selection: &Selection<'_>, comparison: Option<&Comparison<'_>>) -> String {
@@ -188,6 +208,33 @@ mod tests {
         }
         assert!(!page.contains("<b>"), "{page}");
         assert!(!page.contains("data-refresh"), "it does not refresh periodically");
+    }
+
+    #[test]
+    fn result_of_sampled_segments_has_each_error_and_explains_it_once() {
+        let estimate = |kept| Estimate::sampled(kept, Depth::from_number(7).unwrap());
+        let mut sampled = comparison(Vec::new());
+        sampled.overlap = Overlap {
+            any: estimate(1_300),
+            all: estimate(200),
+            counts: vec![estimate(1_000), estimate(500)],
+            pairs: vec![Pair { first: 0, second: 1, both: estimate(200) }],
+            regions: vec![Region { mask: 0b01, count: estimate(800) }],
+        };
+        let selection = Selection { is_bounded: true, ..selection(&["sports", "news"]) };
+        let page = html(&selection, Some(&sampled));
+        for part in [
+            "Counts of large segments are estimates.",
+            "id=\"all\" data-count=\"25600\">≈ 25,600 <small>± 14 %</small></dd><dd>≈ 15.4% of the users",
+            "id=\"any\" data-count=\"166400\">≈ 166,000 <small>± 5.4 %</small></dd>",
+            "<span title=\"± 6.2 %\">≈ 128,000 users</span>",
+            "<td class=\"t2\" data-count=\"25600\"><span title=\"± 14 %\">≈ 25,600</span><small>≈ 20.0%</small></td>",
+            "<span title=\"± 6.9 %\">≈ 102,000</span></a></td><td class=\"number\">≈ 61.5%</td>",
+        ] {
+            assert!(page.contains(part), "{part} is not in {page}");
+        }
+        assert_eq!(page.matches("≈ marks an estimate").count(), 1, "{page}");
+        assert!(!html(&selection, None).contains('≈'), "a form has no estimates");
     }
 
     #[test]

@@ -2,10 +2,11 @@
 
 use maud::{Markup, html};
 
+use super::super::estimate;
 use super::super::links::SegmentLink;
 use super::super::names::{name as isolated, visible};
 use super::letters::lettered;
-use crate::domain::Window;
+use crate::domain::{Estimate, Window};
 use crate::estimator::overlap::Overlap;
 use crate::http::format;
 
@@ -62,21 +63,23 @@ fn base(overlap: &Overlap) -> Option<usize> {
 }
 
 fn cell(overlap: &Overlap, row: usize, column: usize, base: Option<usize>) -> Markup {
-    let whole = overlap.counts[row].count();
+    let whole = overlap.counts[row];
     if row == column {
-        return html! { td .self data-count=(whole) { (format::number(whole)) small { "total" } } };
+        return html! { td .self data-count=(whole.count()) { (estimate::users(whole)) small { "total" } } };
     }
     let cell = (row.min(column), row.max(column));
     let pair = overlap.pairs.iter().find(|pair| (pair.first, pair.second) == cell);
-    let both = pair.map(|pair| pair.both.count()).unwrap_or_default();
+    let both = pair.map(|pair| pair.both).unwrap_or_default();
     // Every segment is independent of the base: its lift is 1.
     let is_pair = base.is_some_and(|base| ![row, column].contains(&base));
-    let lift = lift(both, whole, overlap.counts[column].count(), overlap.any.count()).filter(|_| is_pair);
+    let [both_users, whole_users] = [both, whole].map(Estimate::count);
+    let lift = lift(both_users, whole_users, overlap.counts[column].count(), overlap.any.count()).filter(|_| is_pair);
+    let sign = if overlap.any.is_exact() { "" } else { "≈ " };
     html! {
-        td class=(tint(both, whole)) data-count=(both) {
-            (format::number(both))
-            small { (format::share(both, whole)) }
-            @if let Some(lift) = lift { small .lift { span .said { "lift " } (format::factor(lift)) } }
+        td class=(tint(both_users, whole_users)) data-count=(both_users) {
+            (estimate::users(both))
+            small { (format::share_of(both, whole)) }
+            @if let Some(lift) = lift { small .lift { span .said { "lift " } (sign) (format::factor(lift)) } }
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use maud::{Markup, html};
 
+use super::super::estimate;
 use super::super::links::audience_link;
 use super::super::names::visible;
 use super::letters::lettered;
@@ -44,7 +45,7 @@ pub fn regions(names: &[&str], overlap: &Overlap, window: Option<Window>) -> Mar
             @if overlap.regions.is_empty() { p .nothing { "No users in these segments." } }
             @else {
                 p .note {
-                    "Each user is in one row: in all segments with a dot, and in none of the others. The rows add up to " (format::number(overlap.any.count())) "."
+                    "Each user is in one row: in all segments with a dot, and in none of the others. The rows add up to " (estimate::users(overlap.any)) "."
                 }
                 (table("regions", "Users in exactly each combination of the segments", shown))
                 @if !others.is_empty() {
@@ -71,8 +72,8 @@ fn row(names: &[&str], overlap: &Overlap, region: Region, window: Option<Window>
                 (dots(names.len(), region))
                 span .said { (description(&inside, &outside)) }
             }
-            td .number { a href=(audience_link([&inside, &[], &outside], window)) { (format::number(region.count.count())) } }
-            td .number { (format::share(region.count.count(), overlap.any.count())) }
+            td .number { a href=(audience_link([&inside, &[], &outside], window)) { (estimate::users(region.count)) } }
+            td .number { (format::share_of(region.count, overlap.any)) }
             td .bars {
                 svg aria-hidden="true" width="100%" height="12" {
                     rect .fill width=(percent(region.count.count() as f64 / largest as f64)) height="12" rx="1" {}

@@ -3,6 +3,7 @@
 mod counts;
 mod lists;
 mod overlaps;
+mod pages;
 mod users;
 
 use std::collections::HashMap;

@@ -1,11 +1,13 @@
 //! Formats numbers, times and durations for people. All times are UTC.
 
-use std::cmp::Ordering;
+mod estimates;
+
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use maud::{Markup, html};
 
+pub use self::estimates::{change, counted_users, counted_users_with_error, error, share_of, users};
 use crate::domain::Timestamp;
 
 /// Formats a number with thousands separators: `1,234,567`.
@@ -65,19 +67,6 @@ pub fn factor(factor: f64) -> String {
             format!("{}×", text.trim_end_matches('0').trim_end_matches('.'))
         }
     }
-}
-
-/// Formats a change between two counts: `down 217 (-5.2%)`, `up 4`, `unchanged`.
-pub fn change(before: u64, after: u64) -> String {
-    let direction = match after.cmp(&before) {
-        Ordering::Less => "down",
-        Ordering::Equal => return "unchanged".to_owned(),
-        Ordering::Greater => "up",
-    };
-    let difference = after.abs_diff(before);
-    let relative = (after as f64 - before as f64) / before as f64;
-    let percent = if before > 0 { format!(" ({})", relative_change(relative)) } else { String::new() };
-    format!("{direction} {}{percent}", number(difference))
 }
 
 /// Formats a relative change: `-5.2%`, `+<0.1%`, `+1,250%`.
@@ -234,7 +223,7 @@ mod tests {
     #[case::none(4, 4, "unchanged")]
     #[case::sizes(u64::MAX, 0, "down 18,446,744,073,709,551,615 (-100.0%)")]
     fn change_has_direction_difference_and_percentage(#[case] before: u64, #[case] after: u64, #[case] text: &str) {
-        assert_eq!(change(before, after), text);
+        assert_eq!(change(before.into(), after.into()), text);
     }
 
     #[test]
