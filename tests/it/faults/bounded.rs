@@ -82,7 +82,7 @@ async fn sample_loses_nothing_when_services_are_killed() {
     let ledger = Arc::<Ledger>::default();
     let mut service = serve(&folders[0], &redis.url(), &BOUND);
     for round in 1..=quick_or_soak(6, 30) {
-        let load = Load::start(service.address, &ledger, 53 + round as u64);
+        let load = Load::start(service.address, &ledger, 53 + round);
         run_load_for(100 + 30 * round).await;
         let next: Service = serve(&folders[round as usize % 2], &redis.url(), &BOUND);
         ledger.fault_injected("service killed");
