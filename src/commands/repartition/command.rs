@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::{Destination, MembersKept, MoveOutcome, Repartition};
+use crate::commands::confirm::confirm;
 use crate::commands::data::Data;
 use crate::commands::{Failure, Outcome, StopSignals};
 use crate::config::Settings;
@@ -26,6 +27,9 @@ pub(crate) struct RepartitionCommand {
     // A text, as the setting of the same name, whose flag clap passes on to each command.
     #[arg(long, value_name = "NUMBER", value_parser = members_kept)]
     max_members: Option<String>,
+    /// Skip the confirmation before users are dropped
+    #[arg(long)]
+    yes: bool,
 }
 
 /// Returns the text of a valid `--max-members`.
@@ -45,8 +49,17 @@ impl RepartitionCommand {
         let mut signals = StopSignals::new()?;
         let (data, since) = (Data::open(settings).await?, Instant::now());
         let repartition = Repartition::new(data.store.clone(), settings.window, Clock::system());
+        let run = async {
+            if let Some(max) = repartition.lower_maximum(destination).await? {
+                let question = format!(
+                    "Keep up to {max} users of each segment? The other users of larger ones are gone for good."
+                );
+                confirm(&question, self.yes)?;
+            }
+            Ok::<_, Failure>(repartition.run(destination).await?)
+        };
         let outcome = tokio::select! {
-            result = repartition.run(destination) => result.map_err(Failure::from),
+            result = run => result,
             name = signals.next() => Err(format!("stopped by {name}; run the same command again to continue").into()),
         };
         data.close().await;

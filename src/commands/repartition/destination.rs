@@ -48,6 +48,12 @@ impl Destination {
             && self.members.is_none_or(|members| members.max_members() == keys.max_members())
     }
 
+    /// Returns the maximum of members if segments with the keys `old` keep more; otherwise `None`.
+    pub(super) fn lower_maximum(self, old: KeySet) -> Option<MaxMembers> {
+        let max = self.members?.max_members()?;
+        old.max_members().is_none_or(|before| before.get() > max.get()).then_some(max)
+    }
+
     /// Returns the new keys of a data set that has the keys `old`; `None` if its segments would have to keep all members
     /// again.
     pub(super) fn from(self, old: KeySet) -> Option<KeySet> {

@@ -26,7 +26,7 @@ use self::error::layout_changed;
 use crate::domain::Window;
 use crate::estimator::clock::Clock;
 use crate::store::diagnostics::EvictionPolicy;
-use crate::store::{KeySet, Layout, Partitions, Phase, Resharding, Store};
+use crate::store::{KeySet, Layout, MaxMembers, Partitions, Phase, Resharding, Store};
 
 /// A move of the data set to other keys.
 #[derive(Debug)]
@@ -63,6 +63,17 @@ impl Repartition {
     #[must_use]
     pub fn new(store: Store, window: Window, clock: Clock) -> Self {
         Self { store, window, clock }
+    }
+
+    /// Returns the maximum of members of `destination` if the data set keeps more now, so that users will be dropped. A move
+    /// that is resumed has been confirmed.
+    ///
+    /// # Errors
+    ///
+    /// A [`RepartitionError`] if Redis failed.
+    pub async fn lower_maximum(&self, destination: Destination) -> Result<Option<MaxMembers>, RepartitionError> {
+        let layout = self.store.layout().await.map_err(RepartitionError::Refused)?;
+        Ok(destination.lower_maximum(layout.keys()).filter(|_| layout.resharding().is_none()))
     }
 
     /// Moves the data set to `destination`, or resumes that move. Counts stay right throughout.

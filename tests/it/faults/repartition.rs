@@ -44,12 +44,25 @@ impl Servers {
     }
 }
 
-/// Several runs for each number of partitions are killed at a random moment before one completes.
+/// Several runs of each move are killed at a random moment before one completes.
 #[rstest]
-#[case::one_server(false, quick_or_soak(&["8", "2", "1"][..], &["8", "64", "2", "1", "1024", "1", "16", "1"]))]
-#[case::cluster(true, quick_or_soak(&["16"][..], &["16", "256", "64"]))]
+#[case::one_server(
+    false,
+    quick_or_soak(
+        &["--to 8", "--to 2", "--to 1"][..],
+        &["--to 8", "--to 64", "--to 2", "--to 1", "--to 1024", "--to 1", "--to 16", "--to 1"],
+    )
+)]
+#[case::samples(
+    false,
+    quick_or_soak(
+        &["--max-members 2048", "--to 4", "--max-members 1024 --to 1"][..],
+        &["--max-members 4096 --to 4", "--max-members 1024", "--to 16", "--to 1", "--max-members 2048", "--to 8"],
+    )
+)]
+#[case::cluster(true, quick_or_soak(&["--to 16"][..], &["--to 16", "--to 256", "--to 64"]))]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn repartition_under_load_keeps_every_count_right(#[case] is_cluster: bool, #[case] numbers: &[&str]) {
+async fn repartition_under_load_keeps_every_count_right(#[case] is_cluster: bool, #[case] moves: &[&str]) {
     let _guard = side_by_side().await;
     let what = if is_cluster { "repartition on a cluster" } else { "repartition" };
     let servers = Servers::start(is_cluster).await;
@@ -68,10 +81,10 @@ async fn repartition_under_load_keeps_every_count_right(#[case] is_cluster: bool
     run_load_for(500).await;
     let mut random = StdRng::seed_from_u64(43);
     let mut kills = 0;
-    for to in numbers {
+    for to in moves {
         let start = || {
             let mut command = binary(folders[0].path());
-            command.args(["repartition", "--to", to, "--redis-timeout", "20s"]).args(redis);
+            command.arg("repartition").args(to.split(' ')).args(["--yes", "--redis-timeout", "20s"]).args(redis);
             command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
         };
         for _ in 0..quick_or_soak(3, 10) {
@@ -86,7 +99,7 @@ async fn repartition_under_load_keeps_every_count_right(#[case] is_cluster: bool
         let completed = tokio::task::spawn_blocking(move || running.wait().unwrap());
         assert!(in_time("repartition completes", completed).await.unwrap().success());
         run_load_for(200).await;
-        ledger.check_all(&format!("{what}, {to} partitions"), &mut servers.connections());
+        ledger.check_all(&format!("{what} {to}"), &mut servers.connections());
     }
     for load in loads {
         let tally = load.stop().await;

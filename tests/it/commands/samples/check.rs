@@ -48,7 +48,7 @@ fn check_names_the_keys_of_bounded_segments_only_if_there_are_some() {
     let keys = "layout history:* segments segment:* forgotten segment@* depths";
     assert!(table.contains(&format!("\nthe keys of the data set are {keys}\n")), "{table}");
     // A move of one partition alternates between keys with a tag and without.
-    says(&redis, &["repartition", "--max-members", "2048"]);
+    says(&redis, &["repartition", "--yes", "--max-members", "2048"]);
     let table = says(&redis, &["check"]);
     assert!(table.contains("\nthe keys of the data set are layout history:* {p*}:* {q*}:*\n"), "{table}");
 }

@@ -34,7 +34,7 @@ async fn repartition_bounds_exact_segments(#[case] partitions: &str, #[case] key
     fill(&redis.estimator("14d"), "news", 0..100).await;
     let [sports, news] = ["sports", "news"].map(|name| members(&redis, name));
 
-    let said = says(&redis, &["repartition", "--max-members", "1024"]);
+    let said = says(&redis, &["repartition", "--yes", "--max-members", "1024"]);
     let there = if partitions == "1" { "there is 1 partition" } else { "there are 4 partitions" };
     let expected =
         format!("{there} and up to 1024 members in a segment now: 6100 members copied and 2 counts compared in ");
@@ -46,7 +46,7 @@ async fn repartition_bounds_exact_segments(#[case] partitions: &str, #[case] key
     assert_eq!((app.count("news").await, estimate(&redis, "news").await.is_exact()), (100, true));
     assert!(redis.sets().iter().all(|key| !key.contains("segment:")), "{:?}", redis.sets());
 
-    let said = says(&redis, &["repartition", "--max-members", "1024", "--to", partitions]);
+    let said = says(&redis, &["repartition", "--yes", "--max-members", "1024", "--to", partitions]);
     assert_eq!(said, format!("nothing to do: {there} and up to 1024 members in a segment\n"));
 }
 
@@ -61,7 +61,7 @@ async fn repartition_changes_the_maximum(#[case] from: &str, #[case] to: &str, #
     fill_until_sampled(&redis, "sports", 0..9_000, bound).await;
     fill(&redis.estimator("14d"), "news", 0..300).await;
     let [sports, news] = ["sports", "news"].map(|name| members(&redis, name));
-    says(&redis, &["repartition", "--max-members", to]);
+    says(&redis, &["repartition", "--yes", "--max-members", to]);
     assert_eq!(recorded_keys(&redis), keys);
     // A larger maximum brings nobody back.
     assert_keeps_sample(&redis, "sports", &sports, bound.min(to.parse().unwrap()));
@@ -136,7 +136,7 @@ async fn repartition_refuses_depths_of_another_program(#[case] key: &[&str], #[c
     redis.call::<()>(&["SET", "layout", &format!(r#"{{"epoch":{epoch},"keys":"plain"}}"#)]);
     fill(&redis.estimator("14d"), "sports", 0..100).await;
     redis.call::<()>(key);
-    let arguments = ["repartition", "--max-members", "1024"];
+    let arguments = ["repartition", "--yes", "--max-members", "1024"];
     if is_foreign {
         let error = refuses(&redis, &arguments);
         assert!(

@@ -90,7 +90,7 @@ async fn repartition_resumes_a_move_between_bounded_key_sets(
     let expected = "a move to 2 partitions and up to 1024 members in a segment is in progress; finish it first with \
                     `segment-estimator repartition --to 2 --max-members 1024`\n";
     assert!(error.ends_with(expected), "{error}");
-    assert!(refuses(&redis, &["repartition", "--max-members", "2048"]).ends_with(expected));
+    assert!(refuses(&redis, &["repartition", "--yes", "--max-members", "2048"]).ends_with(expected));
     let table = says(&redis, &["check"]);
     let line = "\na move to 2 partitions and up to 1024 members in a segment is in progress: \
                 `repartition --to 2 --max-members 1024` resumes it\n";

@@ -91,7 +91,7 @@ async fn user_with_the_rules_of_bounded_segments_does_everything() {
     assert!(run(&["export", "--sample"]).contains(r#""segment":"news","#));
     fs::write(folder.path().join("visits"), lines("imported", 2_000)).unwrap();
     run(&["import", "visits"]);
-    run(&["repartition", "--max-members", "2048"]);
+    run(&["repartition", "--yes", "--max-members", "2048"]);
     run(&["repartition", "--to", "2"]);
     run(&["window", "set", "15d"]);
     let service = Service::start(folder.path(), &access);
