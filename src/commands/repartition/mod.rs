@@ -72,8 +72,9 @@ impl Repartition {
     ///
     /// A [`RepartitionError`] if Redis failed.
     pub async fn lower_maximum(&self, destination: Destination) -> Result<Option<MaxMembers>, RepartitionError> {
-        let layout = self.store.layout().await.map_err(RepartitionError::Refused)?;
-        Ok(destination.lower_maximum(layout.keys()).filter(|_| layout.resharding().is_none()))
+        let layout = self.store.existing_layout().await.map_err(RepartitionError::Refused)?;
+        let layout = layout.filter(|layout| layout.resharding().is_none());
+        Ok(layout.and_then(|layout| destination.lower_maximum(layout.keys())))
     }
 
     /// Moves the data set to `destination`, or resumes that move. Counts stay right throughout.

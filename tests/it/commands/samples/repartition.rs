@@ -85,6 +85,20 @@ async fn repartition_to_other_partitions_keeps_the_maximum() {
     assert_eq!(redis.call::<Vec<String>>(&["KEYS", "{*"]), [""; 0]);
 }
 
+#[tokio::test]
+async fn repartition_asks_before_it_drops_users() {
+    let redis = Redis::start();
+    record(&redis, "plain@2048");
+    fill(&redis.estimator("14d"), "sports", 0..2_000).await;
+    let error = refuses(&redis, &["repartition", "--max-members", "1024"]);
+    assert_eq!(error, "segment-estimator: nothing was changed: there is no terminal to ask on; add --yes\n");
+    assert_eq!((recorded_keys(&redis), members(&redis, "sports").len()), ("plain@2048".to_owned(), 2_000));
+    // These keep all of them.
+    says(&redis, &["repartition", "--max-members", "4096"]);
+    says(&redis, &["repartition", "--to", "2"]);
+    assert_eq!(members(&redis, "sports").len(), 2_000);
+}
+
 #[test]
 fn repartition_refuses_to_keep_all_users_again() {
     let redis = Redis::start();
@@ -160,14 +174,14 @@ async fn repartition_bounds_segments_on_a_cluster() {
         command.args(["repartition", "--redis-cluster", &urls]).args(arguments);
         command
     };
-    let error = refusal(&mut repartition(&["--to", "1", "--max-members", "1024"]));
+    let error = refusal(&mut repartition(&["--yes", "--to", "1", "--max-members", "1024"]));
     assert!(error.contains("--to: a cluster needs at least 2 partitions"), "{error}");
     let lines: String =
         (0..3_000).map(|user| format!("{{\"user_id\":\"u{user}\",\"segment\":\"sports\"}}\n")).collect();
     std::fs::write(folder.path().join("visits"), lines).unwrap();
     let mut import = binary(folder.path());
     assert!(run(import.args(["import", "visits", "--partitions", "4", "--redis-cluster", &urls])).status.success());
-    let output = run(&mut repartition(&["--max-members", "1024"]));
+    let output = run(&mut repartition(&["--yes", "--max-members", "1024"]));
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.starts_with("there are 4 partitions and up to 1024 members in a segment now: 3000 members"), "{said}");
     let mut export = binary(folder.path());

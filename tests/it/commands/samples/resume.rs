@@ -116,7 +116,7 @@ async fn repartition_resumes_after_a_kill(#[case] phase: &str) {
     record(&redis, "plain");
     fill(&redis.estimator("14d"), "sports", 0..40_000).await;
     let sports = members(&redis, "sports");
-    let arguments = ["repartition", "--to", "4", "--max-members", "4096"];
+    let arguments = ["repartition", "--yes", "--to", "4", "--max-members", "4096"];
     let (_folder, mut command) = command(&redis, &arguments);
     let mut running = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let phase = format!(r#""phase":"{phase}""#);

@@ -62,7 +62,7 @@ async fn user_with_the_rules_of_bounded_segments_does_everything() {
         "/segments/sports/count",
         "/segments/sports/histogram",
         "/segments/sports/history",
-        "/segments/sports/users",
+        "/segments/sports/users?sample=true",
         "/counts?segment=sports",
         "/overlap?segment=sports&segment=news",
         "/audience/count?all=sports&none=news",
