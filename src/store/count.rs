@@ -117,20 +117,22 @@ impl Store {
             return Ok(Attempt::Stale);
         }
         let mut counts = counts.into_iter();
-        let mut estimates = Vec::with_capacity(depths.len());
+        let (mut estimates, mut is_stale) = (Vec::with_capacity(depths.len()), false);
         for (((partition, query), first), depth) in each().zip(&first_levels).zip(depths) {
             let kept: Vec<_> = counts.by_ref().take(first.levels().len()).collect();
             let estimate = match self.parse_depth(partition, depth) {
                 Ok(depth) if depth.written() < *first => {
+                    // The next attempt counts all levels of the partition.
                     self.depths.forget(partition);
-                    return Ok(Attempt::Stale);
+                    is_stale = true;
+                    continue;
                 }
                 Ok(depth) => estimate(first.levels().zip(kept), depth.at(query.earliest_cutoff)),
                 Err(error) => Err(error),
             };
             estimates.push(estimate);
         }
-        Ok(Attempt::Committed(estimates))
+        Ok(if is_stale { Attempt::Stale } else { Attempt::Committed(estimates) })
     }
 
     fn count_command(&self, key: SegmentKey, query: &CountQuery) -> Cmd {

@@ -1,7 +1,7 @@
 //! The deletion of a segment: members, name, history and change record.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::keys::scores_after;
 use super::layout::{Attempt, KnownLayout, SegmentDeletion};
@@ -93,6 +93,13 @@ impl Store {
                     return Ok(Attempt::Stale);
                 }
             }
+            // The move may have inherited the depth of the old key set between both deletions.
+            if let Some(Resharding { to, phase: Phase::Backfill }) = known.layout.resharding()
+                && self.complete_depth(to, segment).await? != Depth::ZERO
+                && let Attempt::Stale = self.delete_from(to, segment, (cutoff, now), &known, |_, _, _| ()).await?
+            {
+                return Ok(Attempt::Stale);
+            }
             Ok(Attempt::Committed(()))
         })
         .await?;
@@ -118,10 +125,10 @@ impl Store {
         on_deleted: impl Fn(KeySet, Estimate, bool),
     ) -> Result<Attempt<()>, Error> {
         let (first, mut foreign, mut is_stale) = (scores_after(cutoff), None, false);
-        let (mut remaining, mut attempts): (Vec<_>, _) = (keys.all().collect(), 0);
+        let (mut remaining, mut changes, started): (Vec<_>, _, _) = (keys.all().collect(), 0, Instant::now());
         loop {
-            let mut repeated = Vec::new();
-            let depths = self.prepare_deletion(&remaining, segment, now, known).await?;
+            let (mut repeated, mut has_other_depth) = (Vec::new(), false);
+            let depths = self.prepare_deletion(&remaining, segment, now + started.elapsed(), known).await?;
             for partitions in self.chunks_by_server(remaining).await? {
                 let deletions = partitions.iter().map(|partition| {
                     let depth = depths.get(partition).copied();
@@ -140,9 +147,8 @@ impl Store {
                         }
                         SegmentDeletion::ForeignKey => foreign = Some(partition),
                         SegmentDeletion::Stale => is_stale = true,
-                        SegmentDeletion::OtherDepth if attempts >= Self::ATTEMPTS => return Err(Error::LayoutChanged),
                         SegmentDeletion::OtherDepth => {
-                            attempts += 1;
+                            has_other_depth = true;
                             repeated.push(partition);
                         }
                         SegmentDeletion::Migrating => repeated.push(partition),
@@ -154,6 +160,10 @@ impl Store {
             }
             if repeated.is_empty() {
                 break;
+            }
+            changes += usize::from(has_other_depth);
+            if changes > Self::ATTEMPTS {
+                return Err(Error::UnsettledDepth(segment.as_str().to_owned()));
             }
             tokio::time::sleep(Self::SLOT_PAUSE).await;
             remaining = repeated;

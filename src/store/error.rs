@@ -70,6 +70,9 @@ pub enum Error {
     /// Another process has changed the layout, so that the one of the caller is no longer in force.
     #[error("another process changed the layout of the data set; try again")]
     LayoutChanged,
+    /// The depth of the segment changes faster than it can be deleted.
+    #[error("the sample of {0} changes constantly, so that it can't be deleted; try again")]
+    UnsettledDepth(String),
     /// The visit is to a new segment, and the maximum number of segments exists. Nothing was written.
     #[error(
         "the segment would be new, and {} already, the maximum that max_segments allows",
@@ -91,7 +94,8 @@ impl Error {
             | Self::Unrecorded { .. }
             | Self::UnreadableLayout
             | Self::UnconfirmedLayout
-            | Self::LayoutChanged => "layout",
+            | Self::LayoutChanged
+            | Self::UnsettledDepth(_) => "layout",
             Self::ForeignKey(_) => "wrong_type",
             Self::TooManySegments(_) => "too_many_segments",
         }
@@ -135,7 +139,7 @@ impl Error {
             | Self::UnreadableLayout
             | Self::UnconfirmedLayout
             | Self::LayoutChanged => Reach::DataSet,
-            Self::ForeignKey(_) | Self::TooManySegments(_) => Reach::Key,
+            Self::ForeignKey(_) | Self::UnsettledDepth(_) | Self::TooManySegments(_) => Reach::Key,
         }
     }
 }

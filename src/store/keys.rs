@@ -38,9 +38,10 @@ pub(super) enum KeyKind {
 }
 
 impl KeyKind {
-    /// Whether only a data set with bounded segments has such keys.
+    /// Whether it has members of a bounded segment. Depths alone are no evidence of a data set: another program may have
+    /// such a key.
     pub(super) fn is_of_bounded_segments(&self) -> bool {
-        matches!(self, Self::SegmentLevel(..) | Self::Depths)
+        matches!(self, Self::SegmentLevel(..))
     }
 }
 

@@ -7,7 +7,7 @@ use futures_util::future::try_join_all;
 
 use super::layout::{Attempt, KnownLayout};
 use super::partition::hash;
-use super::{Batch, Error, KeySet, Layout, MembersCursor, Partition, SegmentKey, Store};
+use super::{Batch, Error, KeySet, Layout, MembersCursor, Partition, Presence, SegmentKey, Store};
 use crate::domain::{SegmentName, Timestamp, UserId, Visit};
 
 /// A user and a segment.
@@ -69,10 +69,13 @@ impl Store {
         for pairs in pairs.chunks(Self::SEGMENTS_PER_REQUEST) {
             // The old key set is read first. If it lacks a member, no visit acknowledged before wrote it, so the new
             // key set may lose it. A visit acknowledged since then is in the old key set, and the next call copies it.
-            let expected = self.last_visits(old, pairs, &known).await?;
-            let actual = self.last_visits(new, pairs, &known).await?;
+            let expected = self.presences(old, pairs, &known).await?;
+            let actual = self.presences(new, pairs, &known).await?;
             let (mut missing, mut removals) = (Batch::default(), Vec::new());
             for ((pair, expected), actual) in pairs.iter().zip(expected).zip(actual) {
+                // What the new key set doesn't keep can't be copied. What the old one doesn't keep, the new one won't keep
+                // either: it inherits the depths afterwards.
+                let (Some(expected), Some(actual)) = (last_visit(expected), last_visit(actual)) else { continue };
                 if expected == actual {
                     continue;
                 }
@@ -95,28 +98,37 @@ impl Store {
         Ok(changed)
     }
 
-    /// Returns for each of `pairs` the time of the last visit, in the key set `keys`.
-    async fn last_visits(
+    /// Returns for each of `pairs` what is known of it in the key set `keys`.
+    async fn presences(
         &self,
         keys: KeySet,
         pairs: &[UserInSegment],
         known: &KnownLayout,
-    ) -> Result<Vec<Option<Timestamp>>, Error> {
+    ) -> Result<Vec<Presence>, Error> {
         let mut by_partition: BTreeMap<Partition, Vec<usize>> = BTreeMap::new();
         for (index, (user, _)) in pairs.iter().enumerate() {
             by_partition.entry(keys.of(hash(user.as_str()))).or_default().push(index);
         }
         let reads = by_partition.into_iter().map(|(partition, indices)| async move {
-            let of_partition = indices.iter().map(|index| (&pairs[*index].0, &pairs[*index].1));
-            match self.scores_in(partition, of_partition, known).await? {
-                Attempt::Committed(scores) => Ok(indices.into_iter().zip(scores)),
+            let of_partition: Vec<_> = indices.iter().map(|index| &pairs[*index]).collect();
+            match self.presences_in(partition, &of_partition, known).await? {
+                Attempt::Committed(presences) => Ok(indices.into_iter().zip(presences)),
                 Attempt::Stale => Err(Error::LayoutChanged),
             }
         });
-        let mut times = vec![None; pairs.len()];
-        for (index, time) in try_join_all(reads).await?.into_iter().flatten() {
-            times[index] = time;
+        let mut presences = vec![Presence::Absent; pairs.len()];
+        for (index, presence) in try_join_all(reads).await?.into_iter().flatten() {
+            presences[index] = presence;
         }
-        Ok(times)
+        Ok(presences)
+    }
+}
+
+/// Returns the time of the last visit, if there is one; `None` if a sample leaves out the user.
+fn last_visit(presence: Presence) -> Option<Option<Timestamp>> {
+    match presence {
+        Presence::SeenAt(time) => Some(Some(time)),
+        Presence::Absent => Some(None),
+        Presence::NotKnown(_) => None,
     }
 }

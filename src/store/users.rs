@@ -96,9 +96,12 @@ impl Store {
                 fields => fields?,
             };
             for (name, text) in fields {
-                let depth = SegmentDepth::parse(&text).ok_or_else(foreign)?.at(cutoff);
-                if !depth.keeps(level) {
-                    without.insert(SegmentName::parse(name).map_err(|_| foreign())?, depth);
+                // A text of another program concerns its segment alone, of which nothing is known.
+                let depth = SegmentDepth::parse(&text).map_or(Depth::MAX, |depth| depth.at(cutoff));
+                if let Ok(name) = SegmentName::parse(name)
+                    && !depth.keeps(level)
+                {
+                    without.insert(name, depth);
                 }
             }
         }
@@ -191,8 +194,37 @@ impl Store {
         Ok(kept)
     }
 
+    /// Returns for each pair what is known of the user in the segment, for members of any time. All users belong to
+    /// `partition`.
+    pub(super) async fn presences_in(
+        &self,
+        partition: Partition,
+        pairs: &[&(UserId<'static>, SegmentName<'static>)],
+        known: &KnownLayout,
+    ) -> Result<Attempt<Vec<Presence>>, Error> {
+        let is_bounded = partition.bound().is_some();
+        let depths = pairs.iter().filter(|_| is_bounded).map(|(_, segment)| self.depth_read(partition, segment));
+        let each = pairs.iter().map(|(user, segment)| (user, segment));
+        let Attempt::Committed((scores, depths)) = self.scores_and(partition, each, depths, known).await? else {
+            return Ok(Attempt::Stale);
+        };
+        let mut depths = depths.into_iter();
+        let presences = pairs.iter().zip(scores).map(|((user, _), last_seen)| {
+            let depth = match depths.next() {
+                Some(depth) => self.parse_depth(partition, depth)?.complete(),
+                None => Depth::ZERO,
+            };
+            Ok(match last_seen {
+                _ if !depth.keeps(Level::of(user.as_str())) => Presence::NotKnown(depth),
+                Some(last_seen) => Presence::SeenAt(last_seen),
+                None => Presence::Absent,
+            })
+        });
+        Ok(Attempt::Committed(presences.collect::<Result<_, Error>>()?))
+    }
+
     /// Returns for each pair the time of the user's last visit to the segment. All users belong to `partition`.
-    pub(super) async fn scores_in<'a, 'u: 'a, 's: 'a>(
+    async fn scores_in<'a, 'u: 'a, 's: 'a>(
         &self,
         partition: Partition,
         pairs: impl IntoIterator<Item = (&'a UserId<'u>, &'a SegmentName<'s>)>,

@@ -1,9 +1,8 @@
 //! Comparing the counts of old and new keys.
 
-use super::error::layout_changed;
 use super::{Repartition, RepartitionError};
 use crate::commands::progress::{Progress, Unit};
-use crate::domain::{Estimate, SegmentName};
+use crate::domain::{Depth, Estimate, SegmentName};
 use crate::store::{KeySet, Layout};
 
 impl Repartition {
@@ -22,8 +21,7 @@ impl Repartition {
                     for key in old.segment_keys() {
                         self.copy_key(layout, new, key, segment, |_| {}).await?;
                     }
-                    self.settle_deletions(layout, old, new).await?;
-                    self.store.inherit_depths(layout, old, new).await.map_err(layout_changed)?;
+                    self.settle(layout, old, new).await?;
                     self.compare_segment(layout, old, new, segment).await?;
                 }
                 compared => compared?,
@@ -57,7 +55,7 @@ impl Repartition {
                 return Ok(());
             }
             // Keys without levels have all users, and the new ones a sample of them.
-            if old_keys.max_members().is_none() && is_sample_of(Estimate::sampled(new, depth), before.midpoint(old)) {
+            if old_keys.max_members().is_none() && is_sample_of(new, depth, before.midpoint(old)) {
                 return Ok(());
             }
             if comparisons == Self::MAX_COMPARISONS {
@@ -71,9 +69,34 @@ impl Repartition {
     }
 }
 
-/// Whether `estimate` is that of a sample of `users`: less than six standard errors from them, beyond which chance is no
-/// explanation.
-fn is_sample_of(estimate: Estimate, users: u64) -> bool {
-    let difference = estimate.count().abs_diff(users) as f64;
-    !estimate.is_exact() && difference <= 6.0 * estimate.variance().sqrt().max(1.0)
+/// Whether `kept` members at `depth` may be a sample of `users`: their estimate is less than six standard errors from them,
+/// beyond which chance is no explanation.
+fn is_sample_of(kept: u64, depth: Depth, users: u64) -> bool {
+    let difference = Estimate::sampled(kept, depth).count().abs_diff(users) as f64;
+    // The variance is that of the known users. That of a sample without members would be 0.
+    let variance = users as f64 * (depth.weight() - 1) as f64;
+    difference <= 6.0 * variance.sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::expected(1_000, 4, 16_000, true)]
+    #[case::by_chance(900, 4, 16_000, true)]
+    #[case::lost(600, 4, 16_000, false)]
+    #[case::few_users_and_none_kept(0, 10, 500, true)]
+    #[case::all_kept(500, 0, 500, true)]
+    #[case::one_lost_of_all(499, 0, 500, false)]
+    fn is_sample_of_allows_for_chance(
+        #[case] kept: u64,
+        #[case] depth: u8,
+        #[case] users: u64,
+        #[case] expected: bool,
+    ) {
+        assert_eq!(is_sample_of(kept, Depth::from_number(depth).unwrap(), users), expected);
+    }
 }

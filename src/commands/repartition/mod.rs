@@ -147,8 +147,7 @@ impl Repartition {
         match phase {
             Phase::Backfill => {
                 *members = self.copy(layout, old, new).await?;
-                self.settle_deletions(layout, old, new).await?;
-                self.store.inherit_depths(layout, old, new).await.map_err(layout_changed)?;
+                self.settle(layout, old, new).await?;
                 *segments = self.compare(layout, old, new).await?;
                 self.step(layout, old, Some((new, Phase::Cutover))).await
             }

@@ -5,17 +5,31 @@ use std::collections::BTreeSet;
 use super::error::layout_changed;
 use super::{Repartition, RepartitionError};
 use crate::domain::SegmentName;
-use crate::store::{KeySet, Layout, Tombstone, UserInSegment};
+use crate::store::{KeySet, Layout, Store, Tombstone, UserInSegment};
 
 impl Repartition {
+    /// Makes the new keys agree with the old ones: for all that was deleted during the copy, and in the levels that segments
+    /// keep.
+    pub(super) async fn settle(&self, layout: &Layout, old: KeySet, new: KeySet) -> Result<(), RepartitionError> {
+        loop {
+            self.settle_deletions(layout, old, new).await?;
+            let deleted = self.store.inherit_depths(layout, old, new).await.map_err(layout_changed)?;
+            if deleted.is_empty() {
+                return Ok(());
+            }
+            // Until then, instances may leave out visits in the new keys because of the inherited depth.
+            tokio::time::sleep(Store::DEPTHS_MAX_AGE).await;
+            for segment in &deleted {
+                for key in old.segment_keys() {
+                    self.copy_key(layout, new, key, segment, |_| {}).await?;
+                }
+            }
+        }
+    }
+
     /// Makes the new keys agree with the old ones for every user and segment with a tombstone: those that were deleted
     /// during the copy.
-    pub(super) async fn settle_deletions(
-        &self,
-        layout: &Layout,
-        old: KeySet,
-        new: KeySet,
-    ) -> Result<(), RepartitionError> {
+    async fn settle_deletions(&self, layout: &Layout, old: KeySet, new: KeySet) -> Result<(), RepartitionError> {
         const PAGE: usize = 1_000;
         // The tombstone of a segment is in every partition.
         let mut segments = BTreeSet::new();
@@ -27,7 +41,7 @@ impl Repartition {
                     match tombstone {
                         Tombstone::User(user) => {
                             let pairs = self.store.pairs_of_user(old, new, &user).await?;
-                            self.settle(layout, old, new, pairs).await?;
+                            self.settle_pairs(layout, old, new, pairs).await?;
                         }
                         Tombstone::Segment(segment) => drop(segments.insert(segment)),
                     }
@@ -62,7 +76,7 @@ impl Repartition {
                     Err(error) if error.is_wrong_type() => break,
                     page => page?,
                 };
-                self.settle(layout, old, new, pairs).await?;
+                self.settle_pairs(layout, old, new, pairs).await?;
                 cursor = next;
                 if cursor.is_none() {
                     break;
@@ -74,7 +88,7 @@ impl Repartition {
 
     /// Makes the new keys agree with the old ones for `pairs`. Settling copies visits, which may be deleted at the same
     /// time. Therefore pairs that it changed are settled again, until nothing changes.
-    async fn settle(
+    async fn settle_pairs(
         &self,
         layout: &Layout,
         old: KeySet,

@@ -59,7 +59,7 @@ impl HistorySampler {
             Lease::HeldByAnother => return Ok(SampleOutcome::LeasedByAnother),
             Lease::Completed => return Ok(SampleOutcome::AlreadyComplete),
         }
-        let page = (Self::BATCH / store.keys_per_segment()).max(10);
+        let page = self.estimator.segments_per_request(Self::BATCH);
         let (mut points, mut cursor) = (0, None);
         loop {
             let index = store.index(cursor.as_ref(), page).await?;

@@ -16,7 +16,15 @@ impl Estimator {
 
     /// Returns how many segments to count in one round trip. Each takes a count for every key.
     pub(super) fn count_batch(&self) -> usize {
-        (Self::COUNT_BATCH / self.store.keys_per_segment()).max(10)
+        self.segments_per_request(Self::COUNT_BATCH)
+    }
+
+    /// Returns how many segments share a request of so many commands, with a command for each key: ten at least, unless
+    /// segments have a key for each level.
+    pub(in crate::estimator) fn segments_per_request(&self, commands: usize) -> usize {
+        const MIN: usize = 10;
+        let (keys, partitions) = (self.store.keys_per_segment(), self.partitions().map_or(1, |it| it.count()));
+        (commands / keys).max(MIN * partitions / keys).max(1)
     }
 
     /// Returns the segments that have members seen after `cutoff`, with their changes at `changes_at`.
@@ -104,7 +112,7 @@ impl Estimator {
         if window != self.window() && !emptied.is_empty() {
             let names: Vec<_> = emptied.iter().map(|it| it.segment.clone()).collect();
             let mut counts = self.count_each(&names, self.window().cutoff(now)).await?.into_iter();
-            emptied.retain(|_| counts.next().flatten().is_some_and(|count| count.count() == 0));
+            emptied.retain(|_| counts.next().flatten().is_some_and(|count| count == 0));
         }
         emptied.into_iter().for_each(|it| it.changes = it.changes.to_zero(now));
         Ok(())

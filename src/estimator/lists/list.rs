@@ -170,9 +170,9 @@ pub struct CountedSegment {
 }
 
 impl CountedSegment {
-    /// Whether the segment has no users.
+    /// Whether the segment has no users. A sample without any may have missed a few.
     pub(super) fn is_empty(&self) -> bool {
-        self.count.is_some_and(|count| count.count() == 0)
+        self.count.is_some_and(|count| count == 0)
     }
 
     /// Returns the position of the segment in `order`.

@@ -38,10 +38,13 @@ impl Store {
         }
         let sampled = depths.iter_mut().filter(|(_, depth)| !depth.is_zero());
         let marking = sampled.map(|(partition, depth)| async move {
-            let marked = depth.before_deletion(now);
-            // If the depth has changed, the deletion finds another one and is repeated.
-            self.set_depth(&known.layout, *partition, segment.as_str(), *depth, marked).await?;
-            *depth = marked;
+            // Two deletions at a time share a mark.
+            if !depth.is_marked(now) {
+                let marked = depth.before_deletion(now);
+                // If the depth has changed, the deletion finds another one and is repeated.
+                self.set_depth(&known.layout, *partition, segment.as_str(), *depth, marked).await?;
+                *depth = marked;
+            }
             Ok::<_, Error>(())
         });
         if !try_join_all(marking).await?.is_empty() {

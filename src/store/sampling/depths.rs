@@ -2,11 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 
+use super::additions::Additions;
 use super::fill::FillRatios;
 use super::segment_depth::SegmentDepth;
 use crate::domain::Depth;
@@ -20,7 +21,7 @@ pub(in crate::store) type DepthsByName = HashMap<Box<str>, SegmentDepth, RandomS
 #[derive(Debug, Default)]
 pub(in crate::store) struct Depths {
     known: RwLock<HashMap<Partition, Known, RandomState>>,
-    additions: Mutex<Additions>,
+    additions: Additions,
     /// The partitions whose depths are being read.
     in_flight: Mutex<HashSet<Partition, RandomState>>,
     is_watched: AtomicBool,
@@ -35,31 +36,12 @@ struct Known {
     read_at: Instant,
 }
 
-#[derive(Debug, Default)]
-struct Additions {
-    /// New members of each segment since its last check.
-    members: HashMap<Partition, HashMap<Box<str>, u32, RandomState>, RandomState>,
-    /// The segments that are being checked.
-    checks: HashSet<(Partition, Box<str>), RandomState>,
-}
-
-impl Additions {
-    /// Counts the new members of the segment `name` from 0 on.
-    fn begin_check(&mut self, partition: Partition, name: &str) {
-        if let Some(members) = self.members.get_mut(&partition) {
-            members.remove(name);
-        }
-    }
-}
-
 impl Depths {
     /// Time between reads.
     pub(super) const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
     /// Maximum age of knowledge that drops visits. A lower depth is recorded
     /// [15 s](SegmentDepth::FALL_DELAY_SECS) before it counts, and a segment is marked for this long before it is deleted.
     pub(in crate::store) const MAX_AGE: Duration = Duration::from_secs(3);
-    /// A segment is checked when it has a new member for so many of the bound.
-    const CHECKS_PER_BOUND: u32 = 16;
 
     /// Returns the depths of the segments in `partition`; `None` if they are not known well enough to drop a visit.
     pub(in crate::store) fn recent(&self, partition: Partition) -> Option<Arc<DepthsByName>> {
@@ -116,41 +98,18 @@ impl Depths {
         });
     }
 
-    /// Notes `added` new members of the segment `name`. Returns whether the segment must be checked now; the check ends with
-    /// [`Self::end_check`]. One check of a segment runs at a time.
+    /// Notes `added` new members of the segment `name`. Returns whether the segment must be checked now.
     pub(in crate::store) fn add(&self, partition: Partition, name: &str, added: u32) -> bool {
-        let Some(bound) = partition.bound().filter(|_| added > 0) else { return false };
-        let mut additions = self.additions();
-        let members = additions.members.entry(partition).or_default();
-        let sum = match members.get_mut(name) {
-            Some(sum) => sum,
-            None => members.entry(name.into()).or_default(),
-        };
-        *sum = sum.saturating_add(added);
-        if *sum < bound / Self::CHECKS_PER_BOUND || !additions.checks.insert((partition, name.into())) {
-            return false;
-        }
-        additions.begin_check(partition, name);
-        true
+        self.additions.add(partition, name, added)
     }
 
-    /// Notes that the check of the segment `name` has ended. Returns whether the segment must be checked again, because
-    /// many members were added in the meantime; not after a check that failed.
-    pub(super) fn end_check(&self, partition: Partition, name: &str, is_checked: bool) -> bool {
-        let mut additions = self.additions();
-        let threshold = partition.bound().unwrap_or(u32::MAX) / Self::CHECKS_PER_BOUND;
-        let added = additions.members.get(&partition).and_then(|members| members.get(name));
-        let is_due = is_checked && added.is_some_and(|added| *added >= threshold);
-        if is_due {
-            additions.begin_check(partition, name);
-        } else {
-            additions.checks.remove(&(partition, name.into()));
+    /// Notes that the check of the segment `name` has ended and found it to keep so many members; `None` if it failed, or if
+    /// something kept it from raising the depth. Returns whether the segment must be checked again.
+    pub(super) fn end_check(&self, partition: Partition, name: &str, kept: Option<u64>) -> bool {
+        if let (Some(kept), Some(bound)) = (kept, partition.bound()) {
+            self.fill_ratios.set(partition, name, kept as f64 / f64::from(bound));
         }
-        is_due
-    }
-
-    fn additions(&self) -> MutexGuard<'_, Additions> {
-        self.additions.lock().unwrap_or_else(PoisonError::into_inner)
+        self.additions.end_check(partition, name, kept)
     }
 }
 
@@ -167,19 +126,6 @@ mod tests {
 
     fn partition() -> Partition {
         KeySet::first(Partitions::ONE, Some(MaxMembers::parse("1024").unwrap())).of(0)
-    }
-
-    #[test]
-    fn add_asks_for_one_check_at_a_time() {
-        let (depths, partition) = (Depths::default(), partition());
-        assert!(!depths.add(partition, "a", 63));
-        assert!(!depths.add(partition, "b", 1));
-        assert!(depths.add(partition, "a", 1));
-        assert!(!depths.add(partition, "a", 1_000), "a check is in progress");
-        assert!(depths.end_check(partition, "a", true), "it has missed them");
-        assert!(!depths.end_check(partition, "a", true));
-        assert!(depths.add(partition, "a", 64));
-        assert!(!depths.add(KeySet::plain().of(0), "a", 1_000), "it has no bound");
     }
 
     #[test]

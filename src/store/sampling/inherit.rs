@@ -10,17 +10,34 @@ use crate::store::{Error, KeySet, Layout, Store};
 impl Store {
     /// Raises the depths in the key set `new` to those in `old`. Levels that the old key set didn't keep can't be copied.
     ///
+    /// Returns the segments that were deleted at the same time. They keep all users again, and must be copied once more.
+    ///
     /// # Errors
     ///
     /// An [`Error`] if Redis didn't answer. [`Error::LayoutChanged`] if another layout is in force, or if the depths change all
     /// the time.
-    pub async fn inherit_depths(&self, layout: &Layout, old: KeySet, new: KeySet) -> Result<(), Error> {
-        for (name, depth) in self.highest_depths(old, SegmentDepth::complete).await? {
+    pub async fn inherit_depths(
+        &self,
+        layout: &Layout,
+        old: KeySet,
+        new: KeySet,
+    ) -> Result<Vec<SegmentName<'static>>, Error> {
+        let mut deleted = Vec::new();
+        for name in self.highest_depths(old, SegmentDepth::complete).await?.into_keys() {
+            let Ok(segment) = SegmentName::parse(name) else { continue };
+            let depth = self.complete_depth(old, &segment).await?;
             for partition in new.all() {
-                self.raise_to(layout, partition, &name, depth).await?;
+                self.raise_to(layout, partition, segment.as_str(), depth).await?;
+            }
+            if self.complete_depth(old, &segment).await? < depth {
+                for partition in new.all() {
+                    let sample = self.segment_sample(partition, segment.as_str()).await?;
+                    self.set_depth(layout, partition, segment.as_str(), sample.depth, SegmentDepth::default()).await?;
+                }
+                deleted.push(segment);
             }
         }
-        Ok(())
+        Ok(deleted)
     }
 
     /// Returns the depth from which all levels of `segment` are complete in every partition of `keys`.

@@ -30,6 +30,7 @@
 //! may revoke. Otherwise a failover may lose a raise, and the visits that were dropped because of it, as it may lose any
 //! acknowledged visit.
 
+mod additions;
 mod adjust;
 mod delete;
 pub(super) mod depths;
@@ -41,5 +42,6 @@ mod raise;
 mod read;
 mod refresh;
 pub(super) mod segment_depth;
+mod segment_sample;
 
 pub(super) use self::depths::Depths;

@@ -1,7 +1,7 @@
 //! Reading the depths of segments every second.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ::redis::cmd;
 
@@ -12,6 +12,9 @@ use crate::store::layout::KnownLayout;
 use crate::store::{Error, Partition, Store};
 
 impl Store {
+    /// How long an instance may leave out visits because of a depth that it has read.
+    pub const DEPTHS_MAX_AGE: Duration = Depths::MAX_AGE;
+
     /// Begins to read the depths of the segments every second, if they are bounded and this hasn't begun. It ends with the
     /// last clone of the store.
     pub(in crate::store) fn watch_depths(&self, known: &KnownLayout) {

@@ -92,6 +92,14 @@ impl SegmentDepth {
         Self { fall: Some(Fall { to: Depth::ZERO, since: Self::since(now), is_for_deletion: true }), ..self }
     }
 
+    /// Whether it is marked for a deletion for long enough at `now` that the deletion can be completed.
+    pub(super) fn is_marked(self, now: Timestamp) -> bool {
+        /// More than a deletion waits for other instances.
+        const REMAINING_SECS: i64 = 6;
+        let is_long_enough = |fall: Fall| fall.since >= now.as_millis().div_euclid(1_000) + REMAINING_SECS;
+        self.fall.is_some_and(|fall| fall.is_for_deletion && fall.is_plausible(now) && is_long_enough(fall))
+    }
+
     fn since(now: Timestamp) -> i64 {
         now.as_millis().div_euclid(1_000) + 1 + Self::FALL_DELAY_SECS
     }
@@ -206,6 +214,8 @@ mod tests {
         let marked = SegmentDepth::steady(depth(7)).before_deletion(at(100));
         assert_eq!((marked.written(), marked.at(at(100))), (Depth::ZERO, depth(7)));
         assert_eq!(marked.deletion_deadline(), Some(116));
+        assert!(marked.is_marked(at(110)) && !marked.is_marked(at(111)));
+        assert!(!SegmentDepth::steady(depth(7)).fallen_to(depth(0), at(100)).is_marked(at(100)));
         assert_eq!(marked.raised_to(depth(2)).deletion_deadline(), None);
         // The clock was wrong by an hour when the mark was set.
         assert!(marked.has_implausible_fall(at(100 - 3_600)) && !marked.has_implausible_fall(at(100)));

@@ -9,8 +9,6 @@ use crate::helpers::{Redis, Service, binary, run};
 #[rstest]
 #[case::level(&["ZADD", "segment@3:sports", "9999999999", "u1"], "segment@3:sports")]
 #[case::level_of_a_partition(&["ZADD", "{q02}:segment@0:sports", "9999999999", "u1"], "{q02}:segment@0:sports")]
-#[case::depths(&["HSET", "depths", "sports", "7"], "depths")]
-#[case::depths_of_a_partition(&["HSET", "{p01}:depths", "sports", "7"], "{p01}:depths")]
 #[tokio::test]
 async fn start_and_adopt_refuse_bounded_segments_without_a_record(
     #[case] key: &[&str],
@@ -38,21 +36,27 @@ async fn start_and_adopt_refuse_bounded_segments_without_a_record(
 }
 
 /// All keys of a private Redis belong to the service, which takes over exact ones without asking.
-#[rstest]
-#[case::level(&["ZADD", "segment@3:sports", "9999999999", "u1"], "segment@3:sports")]
-#[case::depths(&["HSET", "depths", "sports", "7"], "depths")]
 #[tokio::test]
-async fn private_redis_refuses_bounded_segments_without_a_record(#[case] key: &[&str], #[case] name: &str) {
+async fn private_redis_refuses_bounded_segments_without_a_record() {
     let redis = Redis::start();
-    redis.call::<()>(key);
+    redis.call::<()>(&["ZADD", "segment@3:sports", "9999999999", "u1"]);
     let store = || redis.store().on_private_redis();
     let refused = |result: Result<_, Error>| match result {
         Err(Error::Unrecorded { found, .. }) => found,
         other => panic!("{other:?}"),
     };
-    assert_eq!(refused(store().layout().await), format!("`{name}`"));
+    assert_eq!(refused(store().layout().await), "`segment@3:sports`");
     redis.call::<()>(&["ZADD", "segments", "0", "sports"]);
-    assert_eq!(refused(store().layout().await), format!("`{name}`"));
+    assert_eq!(refused(store().layout().await), "`segment@3:sports`");
+}
+
+/// Another program may have a key of this name.
+#[tokio::test]
+async fn key_named_as_depths_is_no_evidence_of_a_data_set() {
+    let redis = Redis::start();
+    redis.call::<()>(&["SET", "depths", "theirs"]);
+    assert!(redis.store().layout().await.is_ok());
+    assert_eq!(redis.call::<String>(&["GET", "depths"]), "theirs");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod adopt;
 mod check;
+mod deletions;
 mod export;
 mod repartition;
 mod resume;

@@ -11,19 +11,37 @@ use crate::helpers::{Redis, eventually, segment, visit};
 #[rstest]
 #[case::one_partition("1", BOUND)]
 #[case::eight_partitions("8", BOUND / 8)]
+#[case::sixty_four_partitions("64", 64)]
 #[tokio::test]
 async fn delete_counts_as_an_estimate_does_and_begins_at_depth_0(#[case] partitions: &str, #[case] bound: u64) {
     let redis = Redis::start();
     let (estimator, now) = (bounded(&redis, partitions), Timestamp::now());
+    let other = bounded(&redis, partitions);
     record(&estimator, "sports", 0..20_000, now).await;
     record(&estimator, "news", 0..20_000, now).await;
     wait_until_within_bound(&redis, "sports", bound).await;
     let before = estimator.estimate(&segment("sports"), now).await.unwrap();
     assert_near(before, 20_000);
 
-    let deleted = estimator.delete_segment(&segment("sports"), false, now).await.unwrap();
-    assert!(deleted.is_known);
-    assert_near(deleted.count, 20_000);
+    // Another instance counts while all depths change at once, and so may a second deletion.
+    let counting = async {
+        let mut counts = Vec::new();
+        while !depths(&redis, "sports").values().all(String::is_empty) {
+            counts.push(other.estimate(&segment("sports"), now).await.unwrap());
+            tokio::task::yield_now().await;
+        }
+        counts
+    };
+    let [sports, news] = ["sports", "news"].map(segment);
+    let delete = || estimator.delete_segment(&sports, false, now);
+    let again = other.delete_segment(&news, false, now);
+    let (deleted, twice, counts, _) = tokio::join!(delete(), delete(), counting, again);
+    let (deleted, twice) = (deleted.unwrap(), twice.unwrap());
+    assert!(deleted.is_known || twice.is_known);
+    assert_near(deleted.count + twice.count, 20_000);
+    assert_near(counts[0], 20_000);
+    record(&estimator, "news", 0..20_000, now).await;
+    wait_until_within_bound(&redis, "news", bound).await;
     assert_eq!(estimator.estimate(&segment("sports"), now).await.unwrap(), 0);
     assert!(depths(&redis, "sports").values().all(String::is_empty));
     assert!(depths(&redis, "news").values().any(|depth| !depth.is_empty()));
