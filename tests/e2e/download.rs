@@ -59,7 +59,7 @@ async fn overlap_and_audience_download_their_numbers() {
     let browser = Browser::start(&service).await;
     browser.open("/pages/overlap?segment=a%20%26%20b&segment=news&window=7d").await;
     let lines = download(&browser, ".download a", "overlap").await;
-    assert_eq!(lines[0], "in:a & b,in:news,segments,count,unknown,window_seconds,as_of");
+    assert_eq!(lines[0], "in:a & b,in:news,segments,count,exact,error_95,unknown,window_seconds,as_of");
     assert!(lines.len() == 3 && lines.iter().any(|line| line.starts_with("1,1,2,2,[],604800,")), "{lines:?}");
     browser.open("/pages/audience?all=a%20%26%20b&none=news").await;
     let lines = download(&browser, ".download a", "audience").await;
@@ -73,7 +73,7 @@ async fn segment_downloads_its_charts() {
     let browser = Browser::start(&service).await;
     browser.open(&format!("/pages/segment?name={name}")).await;
     let lines = download(&browser, "#histogram .download a", &format!("histogram-{name}")).await;
-    assert_eq!(lines[0], "segment,known,from,to,leave_from,leave_to,count,window_seconds,as_of");
+    assert_eq!(lines[0], "segment,known,from,to,leave_from,leave_to,count,exact,error_95,window_seconds,as_of");
     let rows = browser.all("#histogram-table tbody tr", "element.textContent").await.len();
     assert_eq!(lines.len(), 1 + rows);
     let links = browser.all("#history .download a", "element.search").await;
