@@ -21,7 +21,7 @@ use crate::telemetry::{Metrics, VisitMetrics};
 
 /// Records visits and counts the users of a segment. Cheap to clone; clones share everything.
 ///
-/// Never reads a clock: `now` is an argument, and counts are exact for it.
+/// Never reads a clock: `now` is an argument, and counts are those of that moment.
 #[derive(Debug, Clone)]
 pub struct Estimator {
     pub(super) store: Store,

@@ -20,14 +20,14 @@
 //!
 //! # Raising and falling
 //!
-//! An instance that has added a sixteenth of the bound to a segment checks how many members the segment has, and raises its
-//! depth if they are more than the bound. A prune lowers the depth of a segment that has less than a quarter of it. The
+//! An instance that has added a sixteenth of the bound to a segment, or a quarter of the room that is left, checks how many
+//! members the segment has, and raises its depth if they are more than the bound. A prune lowers the depth of a segment that has less than a quarter of it. The
 //! lower levels are written at once, by every instance after [`Depths::MAX_AGE`], and count a window later.
 //!
 //! # Replicas
 //!
-//! If writes wait for replicas, so does the read of the depths. So no visit is dropped because of a depth that a failover
-//! may revoke. Otherwise a failover may lose a raise, and the visits that were dropped because of it, as it may lose any
+//! If writes wait for replicas, so does the read of the depths, and an instance doesn't use its own raise before it. So no
+//! visit is dropped because of a depth that a failover may revoke. Otherwise a failover may lose a raise, and the visits that were dropped because of it, as it may lose any
 //! acknowledged visit.
 
 mod additions;
