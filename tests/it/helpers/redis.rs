@@ -248,11 +248,14 @@ impl Redis {
         self.process.wait().unwrap();
     }
 
-    /// Restarts Redis on its files, and waits until it has loaded them.
+    /// Restarts Redis on its files, and waits until it has loaded them and a request to a service must succeed.
     #[track_caller]
     pub fn start_again(&mut self) {
         self.process = Self::spawn(self.folder.path(), &self.arguments);
         self.wait_until_loaded();
+        // A service whose last connect failed answers requests with that failure for 50 ms
+        // (`Connection::RECONNECT_PAUSE`). A heartbeat may have failed just before Redis had loaded its files.
+        std::thread::sleep(Duration::from_millis(200));
     }
 
     /// Restarts Redis with these arguments after the previous ones, and waits for any reply, LOADING included.
