@@ -60,10 +60,10 @@ async fn overlap_and_audience_download_their_numbers() {
     browser.open("/pages/overlap?segment=a%20%26%20b&segment=news&window=7d").await;
     let lines = download(&browser, ".download a", "overlap").await;
     assert_eq!(lines[0], "in:a & b,in:news,segments,count,exact,error_95,unknown,window_seconds,as_of");
-    assert!(lines.len() == 3 && lines.iter().any(|line| line.starts_with("1,1,2,2,[],604800,")), "{lines:?}");
+    assert!(lines.len() == 3 && lines.iter().any(|line| line.starts_with("1,1,2,2,true,,[],604800,")), "{lines:?}");
     browser.open("/pages/audience?all=a%20%26%20b&none=news").await;
     let lines = download(&browser, ".download a", "audience").await;
-    assert!(lines[1].starts_with("\"[\"\"a & b\"\"]\",[],\"[\"\"news\"\"]\",1,[],1209600,"), "{lines:?}");
+    assert!(lines[1].starts_with("\"[\"\"a & b\"\"]\",[],\"[\"\"news\"\"]\",1,true,,[],1209600,"), "{lines:?}");
     browser.close().await;
 }
 
@@ -80,7 +80,7 @@ async fn segment_downloads_its_charts() {
     let link = links[0].as_str().unwrap();
     assert!(link.contains("from=2") && link.contains("to=2"), "{link} has no fixed times");
     let lines = download(&browser, "#history .download a", &format!("history-{name}")).await;
-    assert_eq!(lines[0], "segment,known,from,to,sampled_at,count,as_of");
+    assert_eq!(lines[0], "segment,known,from,to,sampled_at,count,exact,error_95,as_of");
     assert!(lines.len() > 2 && lines[1].starts_with(&format!("{name},true,2")), "{lines:?}");
     browser.close().await;
 }
