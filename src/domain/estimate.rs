@@ -8,9 +8,9 @@ use super::sampling::Depth;
 
 /// A number of users. It is exact, or estimated from a hash sample, with a known error.
 ///
-/// A sample of depth k keeps each user with the probability p = 2^-k, independently of the others. The estimate of N users
-/// from n kept ones is n / p, which is unbiased. Its variance is N (1 - p) / p = N (2^k - 1). The variance of the binomial
-/// distribution gives this; see Flajolet, "On adaptive sampling", Computing 43 (1990).
+/// A sample of depth k keeps each user with the probability p = 2^-k, independently of the others. The estimate of N
+/// users from n kept ones is n / p, which is unbiased. Its variance is N (1 - p) / p = N (2^k - 1). The variance of the
+/// binomial distribution gives this; see Flajolet, "On adaptive sampling", Computing 43 (1990).
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Estimate {
     count: u64,
@@ -61,8 +61,8 @@ impl Estimate {
         self.variance
     }
 
-    /// Returns the number of users that the estimate was made from. It is exact if all parts of the sample have the same
-    /// depth.
+    /// Returns the number of users that the estimate was made from. It is exact if all parts of the sample have the
+    /// same depth.
     #[must_use]
     pub fn sample_size(self) -> u64 {
         // The variance is N (2^k - 1) for N users.
@@ -74,7 +74,18 @@ impl Estimate {
     /// truth. `None` if the number is exact, and if no user is in the sample.
     #[must_use]
     pub fn error_95(self) -> Option<f64> {
-        (self.variance > 0.0).then(|| Self::DEVIATIONS_95 * self.variance.sqrt() / self.count as f64)
+        (self.count > 0 && self.variance > 0.0).then(|| self.deviations_95() / self.count as f64)
+    }
+
+    /// Returns 1.96 standard errors in users: 95 % of estimates differ by less than that from the truth. `None` if the
+    /// number is exact.
+    #[must_use]
+    pub fn absolute_error_95(self) -> Option<u64> {
+        self.is_sampled.then(|| self.deviations_95().round() as u64)
+    }
+
+    fn deviations_95(self) -> f64 {
+        Self::DEVIATIONS_95 * self.variance.sqrt()
     }
 
     /// Returns these users without `part` of them, as two samples of the same depth count them.
@@ -87,8 +98,8 @@ impl Estimate {
         }
     }
 
-    /// Returns the difference of two numbers, without its sign. Its error is that of independent samples. Two samples of a
-    /// segment share users, so that the true error is smaller.
+    /// Returns the difference of two numbers, without its sign. Its error is that of independent samples. Two samples
+    /// of a segment share users, so that the true error is smaller.
     #[must_use]
     pub fn difference(self, other: Self) -> Self {
         Self { count: self.count.abs_diff(other.count), ..self + other }
@@ -97,7 +108,7 @@ impl Estimate {
     /// Whether the number is larger than 1.96 of its standard errors.
     #[must_use]
     pub fn exceeds_error(self) -> bool {
-        self.is_exact() || self.count as f64 > Self::DEVIATIONS_95 * self.variance.sqrt()
+        self.is_exact() || self.count as f64 > self.deviations_95()
     }
 }
 
@@ -196,7 +207,17 @@ mod tests {
             assert_eq!(difference.exceeds_error(), expected, "{difference}");
         }
         assert_eq!(Estimate::exact(3).difference(Estimate::exact(4)), Estimate::exact(1));
+        assert_eq!(of(40_000).difference(of(40_000)).error_95(), None);
         assert!(Estimate::exact(0).exceeds_error());
+    }
+
+    #[test]
+    fn absolute_error_is_in_users() {
+        let estimate = Estimate::sampled(37_343, depth(7));
+        let expected = estimate.error_95().unwrap() * estimate.count() as f64;
+        assert_eq!(estimate.absolute_error_95(), Some(expected.round() as u64));
+        assert_eq!(Estimate::sampled(0, depth(7)).absolute_error_95(), Some(0));
+        assert_eq!(Estimate::exact(5).absolute_error_95(), None);
     }
 
     #[test]

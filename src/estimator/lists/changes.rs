@@ -45,6 +45,11 @@ impl Change {
         (before > 0).then(|| self.absolute() as f64 / before as f64)
     }
 
+    /// Returns the difference, or 0 if it is within the error of the counts.
+    pub(super) fn beyond_error(self) -> i64 {
+        if self.difference().exceeds_error() { self.absolute() } else { 0 }
+    }
+
     /// Returns the difference without its sign, with its error.
     #[must_use]
     pub fn difference(self) -> Estimate {
@@ -94,6 +99,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::domain::Depth;
     use crate::store::SampledWindow;
 
     #[rstest]
@@ -111,6 +117,14 @@ mod tests {
         let time = Timestamp::from_millis(0);
         let change = Change { before: before.into(), after: after.into(), from: time, to: time };
         assert_eq!((change.absolute(), change.relative()), (absolute, relative));
+    }
+
+    #[test]
+    fn change_within_its_error_ranks_as_none() {
+        let time = Timestamp::from_millis(0);
+        let estimate = |kept| Estimate::sampled(kept, Depth::from_number(7).unwrap());
+        let change = |after| Change { before: estimate(40_000), after: estimate(after), from: time, to: time };
+        assert_eq!([39_900, 40_100, 44_000].map(|after| change(after).beyond_error()), [0, 0, 512_000]);
     }
 
     #[test]

@@ -43,9 +43,11 @@ pub enum Order {
     Name,
     /// By count, the largest first, then by name.
     Count,
-    /// By the change in a week, the largest growth first, then by name. Segments without one come last.
+    /// By the change in a week, the largest growth first, then by name. Segments without one come last. A change within
+    /// the error of its counts is none.
     Growth,
-    /// By the change in a week, the largest loss first, then by name. Segments without one come last.
+    /// By the change in a week, the largest loss first, then by name. Segments without one come last. A change within
+    /// the error of its counts is none.
     Decline,
     /// By the time of the first sample, the latest first, then by name. Segments without samples come first.
     Newest,
@@ -59,7 +61,7 @@ impl Order {
 
     /// Returns the rank of `counted`. Higher ranks come first, `None` comes last, and names decide between equal ranks.
     pub(super) fn rank(self, counted: &CountedSegment) -> Option<i128> {
-        let week = counted.changes.week.map(|change| i128::from(change.absolute()));
+        let week = counted.changes.week.map(|change| i128::from(change.beyond_error()));
         match self {
             Self::Name => None,
             Self::Count => counted.count.map(|count| count.count().into()),

@@ -65,9 +65,9 @@ impl QueryParams for CountsQuery {
 
 /// Count the users in up to 100 segments.
 ///
-/// The counts are all for the same time, and exact unless a segment keeps a sample of its users. An unknown segment counts 0
-/// and has `known: false`. If the key of a segment in Redis belongs to another program, its count is null with an `error`, and
-/// the others are counted.
+/// The counts are all for the same time, and exact unless a segment keeps a sample of its users. An unknown segment
+/// counts 0 and has `known: false`. If the key of a segment in Redis belongs to another program, its count is null with
+/// an `error`, and the others are counted.
 #[utoipa::path(
     get,
     path = "/counts",
@@ -90,8 +90,8 @@ impl QueryParams for CountsQuery {
                 "window_seconds": 604800, "as_of": "2026-11-22T10:00:00.000Z",
             })),
             (String = "text/csv", example = json!(concat!(
-                "segment,known,count,exact,error_95,error,change_1d_absolute,change_1d_relative,change_1d_from,change_1d_to,change_7d_absolute,change_7d_relative,change_7d_from,change_7d_to,window_seconds,as_of\r\n",
-                "news,true,7,true,,,2,0.4,2026-11-21T10:00:00.000Z,2026-11-22T10:00:00.000Z,,,,,604800,2026-11-22T10:00:00.000Z\r\n",
+                "segment,known,count,exact,error_95,error,change_1d_absolute,change_1d_absolute_error_95,change_1d_relative,change_1d_from,change_1d_to,change_7d_absolute,change_7d_absolute_error_95,change_7d_relative,change_7d_from,change_7d_to,window_seconds,as_of\r\n",
+                "news,true,7,true,,,2,,0.4,2026-11-21T10:00:00.000Z,2026-11-22T10:00:00.000Z,,,,,,604800,2026-11-22T10:00:00.000Z\r\n",
             ))),
         )),
         responses::CountProblems,

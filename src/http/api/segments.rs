@@ -65,12 +65,12 @@ pub struct SegmentCount {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     error: Option<&'static str>,
-    /// The change in the day before the last sample, over the configured window; null without a sample of that time, and
-    /// for a day after a change of the window.
+    /// The change in the day before the last sample, over the configured window; null without a sample of that time,
+    /// and for a day after a change of the window.
     #[schema(required)]
     change_1d: Option<CountChange>,
-    /// The change in the week before the last sample, over the configured window; null without a sample of that time, and
-    /// for a week after a change of the window.
+    /// The change in the week before the last sample, over the configured window; null without a sample of that time,
+    /// and for a week after a change of the window.
     #[schema(required)]
     change_7d: Option<CountChange>,
 }
@@ -159,8 +159,8 @@ impl QueryParams for SegmentsQuery {
 /// The list has pages. While `next_cursor` is not null, repeat the request with it as `cursor` and with the same other
 /// parameters. `previous_cursor` leads back in the same way. A segment without users is not listed. If the key of a
 /// segment in Redis belongs to another program, its count is null with an `error`; it is last in the order of counts.
-/// In the order of names, every segment that exists throughout is listed exactly once. In the order of counts, a segment
-/// that grows or shrinks between two pages may be listed twice, or not at all.
+/// In the order of names, every segment that exists throughout is listed exactly once. In the order of counts, a
+/// segment that grows or shrinks between two pages may be listed twice, or not at all.
 ///
 /// The changes come from the samples of the history, and are over the configured window. In the orders of changes,
 /// segments without a sample of a week before come last. Equal segments are in the order of names.
@@ -186,8 +186,8 @@ impl QueryParams for SegmentsQuery {
                 "next_cursor": "bjpzcG9ydHM", "previous_cursor": null, "total": null, "window_seconds": 604800, "as_of": "2026-11-22T10:00:00.000Z",
             })),
             (String = "text/csv", example = json!(concat!(
-                "segment,known,count,exact,error_95,error,change_1d_absolute,change_1d_relative,change_1d_from,change_1d_to,change_7d_absolute,change_7d_relative,change_7d_from,change_7d_to,window_seconds,as_of\r\n",
-                "news,true,7,true,,,2,0.4,2026-11-21T10:00:00.000Z,2026-11-22T10:00:00.000Z,,,,,604800,2026-11-22T10:00:00.000Z\r\n",
+                "segment,known,count,exact,error_95,error,change_1d_absolute,change_1d_absolute_error_95,change_1d_relative,change_1d_from,change_1d_to,change_7d_absolute,change_7d_absolute_error_95,change_7d_relative,change_7d_from,change_7d_to,window_seconds,as_of\r\n",
+                "news,true,7,true,,,2,,0.4,2026-11-21T10:00:00.000Z,2026-11-22T10:00:00.000Z,,,,,,604800,2026-11-22T10:00:00.000Z\r\n",
             ))),
         ), headers(
             ("link" = String, description = "The next and the previous page (RFC 8288), if there are any, with the relations `next` and `prev`.")

@@ -23,9 +23,9 @@ pub struct ListParams {
     contains: String,
     /// `name` for the order of the names' bytes; `count` for the largest first; `change` for the largest growth in a
     /// week first; `-change` for the largest loss in a week first; `new` for the segments first whose histories began
-    /// last, and before them those without a sample. The default is `name` in the API, and `count` on the page. Segments
-    /// that have lost all users are not listed. If no history is recorded, `change` and `-change` are the order of
-    /// names.
+    /// last, and before them those without a sample. The default is `name` in the API, and `count` on the page.
+    /// Segments that have lost all users are not listed. A change within the error of its counts is none. If no history
+    /// is recorded, `change` and `-change` are the order of names.
     #[param(inline, value_type = Option<schemas::SegmentOrder>, example = "name")]
     sort: Order,
     /// The `next_cursor` or `previous_cursor` of another page.

@@ -155,8 +155,9 @@ async fn list_and_counts_have_changes_as_numbers_and_nulls_as_empty_cells() {
     store.add_samples(&samples).await.unwrap();
     store.update_changes(&[(&segment("sports"), now)], Window::parse("14d").unwrap()).await.unwrap();
 
-    let columns = "segment,known,count,exact,error_95,error,change_1d_absolute,change_1d_relative,change_1d_from,change_1d_to,\
-                   change_7d_absolute,change_7d_relative,change_7d_from,change_7d_to,window_seconds,as_of";
+    let columns = "segment,known,count,exact,error_95,error,change_1d_absolute,change_1d_absolute_error_95,change_1d_relative,\
+                   change_1d_from,change_1d_to,change_7d_absolute,change_7d_absolute_error_95,change_7d_relative,\
+                   change_7d_from,change_7d_to,window_seconds,as_of";
     let list = rows(&app, "/segments").await;
     assert_eq!(list.columns.join(","), columns);
     assert_eq!(list.column("segment"), ["news", "sports", "theirs"]);

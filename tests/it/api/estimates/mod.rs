@@ -1,5 +1,6 @@
 //! Answers about segments that keep a sample of their users, on a data set whose segments keep up to 1,024 members.
 
+mod changes;
 mod counts;
 mod lists;
 mod overlaps;
@@ -39,8 +40,8 @@ impl Bounded {
         Self { redis, app, store }
     }
 
-    /// Starts the service on a data set in which `few` has the first 300 users, `many` the first 20,000, and `others` those
-    /// from 10,000 on.
+    /// Starts the service on a data set in which `few` has the first 300 users, `many` the first 20,000, and `others`
+    /// those from 10,000 on.
     async fn filled(partitions: &str) -> Self {
         let bounded = Self::start(partitions).await;
         bounded.record("few", 0..300).await;
@@ -97,7 +98,8 @@ fn assert_exact(answer: &Value, users: u64) {
     assert!(answer.get("error_95").is_none(), "{answer}");
 }
 
-/// Asserts that `answer` is an estimate of `users`, within three standard errors. Ids and samples are the same in each run.
+/// Asserts that `answer` is an estimate of `users`, within three standard errors. Ids and samples are the same in each
+/// run.
 #[track_caller]
 fn assert_estimate(answer: &Value, users: u32) {
     assert_eq!(answer["exact"], false, "{answer}");
