@@ -9,11 +9,11 @@ use crate::http::table::Cell;
 /// Whether a number of users is exact, flattened into an answer behind the number.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
 pub struct Accuracy {
-    /// Whether the count is exact. If false, it is an estimate from a sample: the data set bounds the members of a segment, and
-    /// the segment has more.
+    /// Whether the count is exact. If false, it is an estimate from a sample: the data set bounds the members of a
+    /// segment, and the segment has more.
     exact: bool,
-    /// The error of an estimate: with a probability of 95 %, the count differs from the true one by less than this share of the
-    /// count. Absent if the count is exact, or 0.
+    /// The error of an estimate: with a probability of 95 %, the count differs from the true one by less than this
+    /// share of the count. Absent if the count is exact, or 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, exclusive_minimum = 0, example = 0.0101)]
     error_95: Option<f64>,

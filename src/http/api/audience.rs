@@ -98,9 +98,10 @@ impl QueryParams for AudienceQuery {
 
 /// Count the users in some segments and not in others.
 ///
-/// Counts the users who are in all segments of `all`, in at least one of `any`, and in none of `none`. The number is exact,
-/// unless a segment keeps a sample of its users. An unknown segment counts 0 and has `known: false`. In CSV, `unknown` lists
-/// these names. The number is read as an overlap is: for the time when the read began, in some seconds for millions of users, and within the same limits.
+/// Counts the users who are in all segments of `all`, in at least one of `any`, and in none of `none`. The number is
+/// exact, unless a segment keeps a sample of its users. An unknown segment counts 0 and has `known: false`. In CSV,
+/// `unknown` lists these names. The number is read as an overlap is: for the time when the read began, in some seconds
+/// for millions of users, and within the same limits.
 #[utoipa::path(
     get,
     path = "/audience/count",

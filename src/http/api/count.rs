@@ -35,8 +35,8 @@ struct Count {
 
 /// Count the users in a segment.
 ///
-/// The count is exact, unless the segment keeps a sample of its users: then `exact` is false, and `error_95` is the error. An
-/// unknown segment counts 0 and has `known: false`. Without Redis the response is 503, never a guess.
+/// The count is exact, unless the segment keeps a sample of its users: then `exact` is false, and `error_95` is the
+/// error. An unknown segment counts 0 and has `known: false`. Without Redis the response is 503, never a guess.
 #[utoipa::path(
     get,
     path = "/segments/{name}/count",

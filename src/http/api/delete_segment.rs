@@ -64,9 +64,9 @@ struct DeletedSegment {
 /// true. An unknown segment is 200 with `known: false`. The users stay in other segments.
 ///
 /// A visit that is recorded later creates the segment again: stop sending its visits first. A visit or a sample of the
-/// history that is recorded concurrently may remain; a repetition deletes it. If the answer is lost, a repetition counts
-/// what is left. While the deletion runs, other answers may count a part of the users. The deletion of a segment that keeps a
-/// sample takes three seconds.
+/// history that is recorded concurrently may remain; a repetition deletes it. If the answer is lost, a repetition
+/// counts what is left. While the deletion runs, other answers may count a part of the users. The deletion of a segment
+/// that keeps a sample takes three seconds.
 #[utoipa::path(
     delete,
     path = "/segments/{name}",

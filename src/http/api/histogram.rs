@@ -111,8 +111,8 @@ impl QueryParams for HistogramQuery {
 /// Group the users of a segment by the time of their last visit.
 ///
 /// `leave_from` and `leave_to` show when the users leave this window, unless they are seen again. With a shorter window
-/// than the configured one, they stay in the segment for longer. The sum of all buckets is the count at that time. If the
-/// segment keeps a sample of its users, so is each bucket, with an error of its own.
+/// than the configured one, they stay in the segment for longer. The sum of all buckets is the count at that time. If
+/// the segment keeps a sample of its users, so is each bucket, with an error of its own.
 #[utoipa::path(
     get,
     path = "/segments/{name}/histogram",

@@ -167,12 +167,11 @@ impl QueryParams for OverlapQuery {
 
 /// Count the users that segments have in common.
 ///
-/// The numbers are exact for the time when the read began, unless a segment keeps a sample of its users: `exact` is then false,
-/// and each number has an error of its own. They are consistent with each other because one read determines all of them. An
-/// unknown segment counts 0 and has `known: false`. In CSV, `unknown` lists these names. A
-/// user who is first seen, expires or is deleted during the read may or may not count. A read takes some seconds for
-/// millions of users. It works in small slices that do not delay other requests. The number of concurrent overlaps is
-/// limited.
+/// The numbers are exact for the time when the read began, unless a segment keeps a sample of its users: `exact` is
+/// then false, and each number has an error of its own. They are consistent with each other because one read determines
+/// all of them. An unknown segment counts 0 and has `known: false`. In CSV, `unknown` lists these names. A user who is
+/// first seen, expires or is deleted during the read may or may not count. A read takes some seconds for millions of
+/// users. It works in small slices that do not delay other requests. The number of concurrent overlaps is limited.
 #[utoipa::path(
     get,
     path = "/overlap",

@@ -36,8 +36,8 @@ struct UserSegments {
     segments: Vec<UserSegment>,
     /// Whether these are all segments that the user is in. False if segments keep samples without this user.
     exact: bool,
-    /// The segments that keep a sample without this user, in the order of their names, if there are any. It isn't known whether
-    /// the user is in them.
+    /// The segments that keep a sample without this user, in the order of their names, if there are any. It isn't known
+    /// whether the user is in them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<schemas::SegmentName>, required = false, min_items = 1)]
     not_known: Vec<String>,
@@ -79,8 +79,8 @@ struct DeletedUser {
 /// List the segments of a user.
 ///
 /// Use it for support, or to answer a person who asks for the stored data: apart from these visits, the service stores
-/// only visits that have expired and wait to be pruned. An unknown user is in no segment. A segment that keeps a sample of its
-/// users stores nothing of the others: `not_known` has its name if this user is one of them.
+/// only visits that have expired and wait to be pruned. An unknown user is in no segment. A segment that keeps a sample
+/// of its users stores nothing of the others: `not_known` has its name if this user is one of them.
 #[utoipa::path(
     get,
     path = "/users/{user_id}/segments",

@@ -105,7 +105,7 @@ fn page_in(base: BasePath, docs: &str, known: &IfNoneMatch) -> Response {
         noscript { p .nothing { "To show the calls, this page needs JavaScript." } }
         div #swagger-ui {}
     };
-    let page = layout::page_with_files(base, Page::Docs, "API", &files, Refresh::Never, Counts::Exact, &main);
+    let page = layout::page_with_files(base, Page::Docs, "API", &files, Refresh::Never, Counts::None, &main);
     (HEADERS, known.answer("text/html; charset=utf-8", page.into_string())).into_response()
 }
 

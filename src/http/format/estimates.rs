@@ -1,5 +1,5 @@
-//! Formats numbers of users, which are exact or estimates. An estimate has the sign ≈, and no more digits than its error
-//! makes meaningful. An exact number looks as any other.
+//! Formats numbers of users, which are exact or estimates. An estimate has the sign ≈, and no more digits than its
+//! error makes meaningful. An exact number looks as any other.
 
 use std::cmp::Ordering;
 

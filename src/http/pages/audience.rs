@@ -87,7 +87,7 @@ pub fn page(definition: &Definition<'_>, counted: Option<&CountedAudience<'_>>, 
         (form(definition))
         @if let Some(counted) = counted { (result(definition, counted, base_url)) }
     };
-    let counts = counted.map_or(Counts::Exact, CountedAudience::counts);
+    let counts = counted.map_or(Counts::None, CountedAudience::counts);
     // A refresh would make Redis read all members again.
     layout::page(BasePath::Pages, Page::Audience, "Audience", Refresh::Never, counts, &main)
 }

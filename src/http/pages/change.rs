@@ -7,8 +7,8 @@ use maud::{Markup, html};
 use crate::estimator::Change;
 use crate::http::format;
 
-/// Renders `change` as an arrow, the difference and its percentage: `▼ 217 (-5.2%)`. A change of estimates is shown if it
-/// exceeds its error.
+/// Renders `change` as an arrow, the difference and its percentage: `▼ 217 (-5.2%)`. A change of estimates is shown if
+/// it exceeds its error.
 pub fn change(change: Change) -> Markup {
     let difference = change.difference();
     if !difference.exceeds_error() {

@@ -98,7 +98,7 @@ pub fn body(problem: &Problem, request_id: &str, form: Option<Form>, base: BaseP
         @if let Some(Form(form)) = form { (PreEscaped(form)) }
         @else { p .nothing { a href=(base.root()) { "All segments" } } }
     };
-    Body::from(layout::page(base, Page::Error, title, refresh, Counts::Exact, &main).into_string())
+    Body::from(layout::page(base, Page::Error, title, refresh, Counts::None, &main).into_string())
 }
 
 /// Returns a heading for readers of pages, who don't see requests.

@@ -43,6 +43,8 @@ pub enum Refresh {
 /// The counts that a page shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Counts {
+    /// There are none.
+    None,
     /// All of them are exact.
     Exact,
     /// Some of them are estimates.
@@ -106,6 +108,7 @@ pub fn page_with_files(
                 footer {
                     p {
                         @match counts {
+                            Counts::None => { "All times are UTC." }
                             Counts::Exact => { "Counts are exact as of the time shown. All times are UTC." }
                             Counts::Estimated => { "Counts are as of the time shown, and exact unless marked ≈. All times are UTC." }
                         }

@@ -22,7 +22,7 @@ pub fn page(name: &str, similar: &[SegmentName<'_>]) -> Markup {
             }
         }
     };
-    layout::page(BasePath::Pages, Page::Segment, name, Refresh::Never, Counts::Exact, &main)
+    layout::page(BasePath::Pages, Page::Segment, name, Refresh::Never, Counts::None, &main)
 }
 
 #[cfg(test)]

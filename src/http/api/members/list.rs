@@ -101,8 +101,8 @@ pub struct UsersQuery {
     /// List over this window instead of the configured one, which is the longest allowed.
     #[param(inline, value_type = Option<schemas::Window>, example = "7d")]
     window: Window,
-    /// List the sample of a segment that keeps one. Without it, such a list is refused, because it would look complete. Each line
-    /// then has the `weight` of its user.
+    /// List the sample of a segment that keeps one. Without it, such a list is refused, because it would look complete.
+    /// Each line then has the `weight` of its user.
     #[param(inline, value_type = Option<schemas::Flag>, example = false)]
     sample: bool,
 }
@@ -140,8 +140,9 @@ fn last_line(text: &str) -> std::result::Result<Member, String> {
 /// Every user who counts during the whole read is listed. A user who visits the segment during the read may be listed
 /// again, with the later time. A user who arrives, expires or is deleted during the read may or may not be listed.
 ///
-/// A segment that keeps a sample of its users has no complete list: 422 `sampled`, unless `sample=true` asks for the sample. The
-/// weights of its lines add up to the count. The answer breaks off if the segment keeps fewer users since it began.
+/// A segment that keeps a sample of its users has no complete list: 422 `sampled`, unless `sample=true` asks for the
+/// sample. The weights of its lines add up to the count. The answer breaks off if the segment keeps fewer users since
+/// it began.
 ///
 /// If the answer breaks off, or has as many lines as `limit`, make `from` of its last complete line and repeat the
 /// request. The first line of CSV has the names of the columns. The number of concurrent lists is limited.

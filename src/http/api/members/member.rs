@@ -52,7 +52,8 @@ struct SegmentUser {
 ///
 /// `last_seen` is the last visit: earlier ones are not stored, so it is unknown since when the user has been in the
 /// segment without a gap. A user who was never seen there and one who expired get the same answer. An unknown segment
-/// has `known: false`. If the segment keeps a sample of its users and this user isn't one of them, `in_segment` is null.
+/// has `known: false`. If the segment keeps a sample of its users and this user isn't one of them, `in_segment` is
+/// null.
 #[utoipa::path(
     get,
     path = "/segments/{name}/users/{user_id}",

@@ -78,7 +78,7 @@ pub fn page(selection: &Selection<'_>, comparison: Option<&Comparison<'_>>, base
         (form(selection))
         @if let Some(comparison) = comparison { (result(selection, comparison, base_url)) }
     };
-    let counts = comparison.map_or(Counts::Exact, Comparison::counts);
+    let counts = comparison.map_or(Counts::None, Comparison::counts);
     // A refresh would make Redis read all members again.
     layout::page(BasePath::Pages, Page::Overlap, "Overlap", Refresh::Never, counts, &main)
 }
