@@ -57,8 +57,8 @@ enum Command {
     Check,
     /// Request `/readyz` from the running service, at `admin_listen` if it is set; exits 0 if the service is ready
     Healthcheck,
-    /// Move the data set to another number of partitions, or to another maximum number of users that a segment keeps, while it
-    /// is in use; resumes an interrupted move
+    /// Move the data set to another number of partitions, or to another maximum number of users that a segment keeps,
+    /// while it is in use; resumes an interrupted move
     Repartition(RepartitionCommand),
     /// Show how long the data set keeps visits, or change it: `window set 7d`
     Window(WindowCommand),

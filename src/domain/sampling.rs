@@ -5,8 +5,8 @@ use xxhash_rust::xxh64::xxh64;
 /// The level of a user: the number of leading zero bits of a hash of the user's id, at most [`Level::MAX`]. Half of all
 /// users have level 0, a quarter level 1, and so on.
 ///
-/// A segment of [`Depth`] k keeps the users of level k and above, which is one user of 2^k. The level of a user is the same
-/// in every segment, so that samples can be intersected.
+/// A segment of [`Depth`] k keeps the users of level k and above, which is one user of 2^k. The level of a user is the
+/// same in every segment, so that samples can be intersected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Level(u8);
 
@@ -14,8 +14,8 @@ impl Level {
     /// The highest level. One of 16,777,216 users has it.
     pub const MAX: Self = Self(24);
 
-    /// The seed of the hash. It differs from that of the hash which decides the partition, so that the level of a user says
-    /// nothing about the partition.
+    /// The seed of the hash. It differs from that of the hash which decides the partition, so that the level of a user
+    /// says nothing about the partition.
     const SEED: u64 = 0x6c65_7665_6c73;
 
     /// Returns the level of the user with this id: that of

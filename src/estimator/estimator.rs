@@ -14,9 +14,8 @@ use super::group_commit::{GroupCommit, Shard};
 use super::lists::Rankings;
 use super::members::MemberLimits;
 use crate::domain::{Estimate, SegmentName, Timestamp, UserId, Visit, Visits, Window};
-use crate::redis;
 use crate::store::diagnostics::Resources;
-use crate::store::{self, Batch, CountQuery, Layout, Partitions, Store, WriteOutcome, shard_of};
+use crate::store::{self, Batch, CountQuery, Layout, Partitions, Store, shard_of};
 use crate::telemetry::{Metrics, VisitMetrics};
 
 /// Records visits and counts the users of a segment. Cheap to clone; clones share everything.
@@ -29,28 +28,13 @@ pub struct Estimator {
     /// Has a shard for each partition, so that a hanging server delays only its own visits.
     visits: GroupCommit<Visit<'static>, ()>,
     counts: GroupCommit<CountQuery, Estimate>,
-    bulk: Arc<Semaphore>,
+    /// The permits of large batches.
+    pub(super) bulk: Arc<Semaphore>,
     list_limit: ConcurrencyLimit,
     pub(super) member_limits: MemberLimits,
     /// The limit on searches for similar names.
     pub(super) searches: Arc<Semaphore>,
     pub(super) rankings: Arc<Rankings>,
-}
-
-/// A permit to write one large batch.
-#[derive(Debug)]
-pub struct BulkPermit {
-    store: Store,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl BulkPermit {
-    /// Writes `batch`, and returns the outcome of each of its visits.
-    pub async fn write(self, batch: &Batch) -> WriteOutcome {
-        let written = self.store.write_bulk(batch).await;
-        self.store.metrics().visits.sampled_out(written.sampled_out());
-        written
-    }
 }
 
 /// The outcome of a valid visit.
@@ -75,11 +59,6 @@ impl Estimator {
     const DEFAULT_MAX_LISTS: usize = 16;
     /// The limit on concurrent lists of members without [`Self::with_max_member_lists`].
     const DEFAULT_MAX_MEMBER_LISTS: usize = 4;
-    /// The limit on concurrent large batches. Two keep Redis busy.
-    const MAX_BULK_WRITES: usize = 8;
-    /// The limit if each waits for replicas. They share a connection, so the second also waits for the first.
-    const MAX_REPLICATED_BULK_WRITES: usize = 2;
-
     /// Creates an estimator over `store`, whose members count for `window` after their last visit. Extends the window
     /// of the data set before the first use if it is shorter.
     #[must_use]
@@ -89,9 +68,7 @@ impl Estimator {
         let (visit_metrics, count_metrics) = (metrics.visit_batches.clone(), metrics.count_batches.clone());
         let visits = GroupCommit::new(store.clone(), visit_metrics, Partitions::MAX.into(), write_visits);
         let counts = GroupCommit::new(store.clone(), count_metrics, 1, count_members);
-        let bulk_writes =
-            if store.acks().is_required() { Self::MAX_REPLICATED_BULK_WRITES } else { Self::MAX_BULK_WRITES };
-        let bulk = Arc::new(Semaphore::new(bulk_writes));
+        let bulk = Self::bulk_permits(&store);
         let list_limit = ConcurrencyLimit::new(CostlyReads::Lists, Self::DEFAULT_MAX_LISTS);
         let member_limits = MemberLimits::new(Self::DEFAULT_MAX_MEMBER_LISTS);
         let searches = Arc::new(Semaphore::new(Self::MAX_SEARCHES));
@@ -198,7 +175,7 @@ impl Estimator {
         Shard { index: shard_of(user_id, partitions), count: partitions.count() }
     }
 
-    /// Updates the metrics for a visit that Redis was asked to write.
+    /// Updates the metrics for a visit that was written, or that its segment doesn't keep.
     fn measured(&self, written: Result<(), store::Error>) -> Result<Recorded, store::Error> {
         let metrics = &self.metrics().visits;
         written.inspect_err(|error| measure_failure(metrics, error))?;
@@ -224,8 +201,8 @@ impl Estimator {
         self.store.is_bounded()
     }
 
-    /// Returns the number of segments that keep a sample, and how full the fullest one is relative to its bound; `None` if
-    /// unknown, or if segments aren't bounded.
+    /// Returns the number of segments that keep a sample, and how full the fullest one is relative to its bound; `None`
+    /// if unknown, or if segments aren't bounded.
     #[must_use]
     pub fn samples(&self) -> (Option<u64>, Option<f64>) {
         (self.store.sampled_segment_count(), self.store.max_fill_ratio())
@@ -235,21 +212,6 @@ impl Estimator {
     #[must_use]
     pub fn depth_of(&self, segment: &SegmentName<'_>) -> Option<u8> {
         self.store.depth_of(segment)
-    }
-
-    /// Waits for a permit to write a large batch. [`Ingest`](crate::ingest::Ingest) makes such batches.
-    ///
-    /// # Errors
-    ///
-    /// [`redis::Error::Timeout`] if no permit is free in the time that Redis has for an answer.
-    pub async fn acquire_bulk_permit(&self) -> Result<BulkPermit, store::Error> {
-        let timeout = self.store.limits().answer;
-        let Ok(permit) = tokio::time::timeout(timeout, Arc::clone(&self.bulk).acquire_owned()).await else {
-            let error = store::Error::from(redis::Error::Timeout(timeout));
-            self.store.log_error(&error);
-            return Err(error);
-        };
-        Ok(BulkPermit { store: self.store.clone(), _permit: permit.expect("the semaphore is never closed") })
     }
 
     /// Counts the users in `segment` at `now`: those whose last visit is less than the window ago. An unknown segment

@@ -1,5 +1,6 @@
 //! The service without HTTP: records visits, estimates segments, lists and compares them, and prunes expired members.
 
+mod bulk;
 pub mod clock;
 mod concurrency_limit;
 mod error;
@@ -17,9 +18,10 @@ mod prune;
 mod segments;
 mod users;
 
+pub use self::bulk::BulkPermit;
 pub use self::error::{CostlyReads, Error, TooMany};
 pub(crate) use self::estimator::measure_failure;
-pub use self::estimator::{BulkPermit, Estimator, Recorded};
+pub use self::estimator::{Estimator, Recorded};
 pub use self::histogram::{Bucket, Histogram};
 pub use self::lists::{Change, Changes, CountedSegment, List, ListCursor, ListQuery, NameFilter, Order, Position};
 pub use self::members::{MemberList, MemberListError, MembersQuery, SegmentMember};

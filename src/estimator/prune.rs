@@ -139,8 +139,8 @@ impl<'a> ServerRun<'a> {
         refusal.map_or(Ok(()), Err)
     }
 
-    /// Prunes `segments`. Keys with few expired members share a slice. Adds the segments that have more members than their
-    /// bound to `full`.
+    /// Prunes `segments`. Keys with few expired members share a slice. Adds the segments that have more members than
+    /// their bound to `full`.
     async fn prune_segments(
         &mut self,
         partition: Partition,

@@ -94,7 +94,8 @@ impl Request {
         self
     }
 
-    /// Replaces errors of the commands so far by nil if `is_nil` returns true for them, and neither counts nor logs them.
+    /// Replaces errors of the commands so far by nil if `is_nil` returns true for them, and neither counts nor logs
+    /// them.
     pub(crate) fn nil_for(self, is_nil: IsNil) -> Self {
         let commands = self.pipeline.len();
         Self { nil_for: Some((is_nil, commands)), ..self }

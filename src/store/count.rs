@@ -19,8 +19,8 @@ pub struct CountQuery {
     pub segment: SegmentName<'static>,
     /// Members that were seen after this time.
     pub cutoff: Timestamp,
-    /// The earliest cutoff of all counts that this one is compared with. A segment that keeps a sample may have one of a
-    /// higher depth for earlier members, and counts are comparable only if they use the same one.
+    /// The earliest cutoff of all counts that this one is compared with. A segment that keeps a sample may have one of
+    /// a higher depth for earlier members, and counts are comparable only if they use the same one.
     pub earliest_cutoff: Timestamp,
 }
 
@@ -33,8 +33,8 @@ impl CountQuery {
 }
 
 impl Store {
-    /// Counts the members of each query, in all partitions concurrently. The count of a segment that keeps a sample is an
-    /// estimate.
+    /// Counts the members of each query, in all partitions concurrently. The count of a segment that keeps a sample is
+    /// an estimate.
     ///
     /// # Errors
     ///
@@ -87,8 +87,8 @@ impl Store {
         Ok(Attempt::Committed(counts.into_iter().map(exact).collect()))
     }
 
-    /// Returns the estimates of each of `partitions`, whose segments are bounded. The depths are read behind the members: a
-    /// raise in between deletes levels that its depth leaves out.
+    /// Returns the estimates of each of `partitions`, whose segments are bounded. The depths are read behind the
+    /// members: a raise in between deletes levels that its depth leaves out.
     async fn sampled_counts_at(
         &self,
         partitions: Vec<Partition>,

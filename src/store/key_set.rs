@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::partition::{Partition, Partitions, SegmentKey};
 use super::sampling::max_members::MaxMembers;
 
-/// A complete set of keys: the number of partitions, the first letter of their tags, and the bound on a segment's members.
+/// A complete set of keys: the number of partitions, the first letter of their tags, and the bound on a segment's
+/// members.
 ///
 /// The layout record contains it as text: `plain` for one partition, otherwise the letter and the number of partitions,
 /// such as `p64`. If segments are bounded, `@` and the bound follow: `p64@65536`. A resharding alternates between the
@@ -59,8 +60,8 @@ impl KeySet {
         self.max_members
     }
 
-    /// Returns the number of partitions and the maximum number of members with their nouns: `8 partitions`, or `8 partitions
-    /// and up to 65536 members in a segment`.
+    /// Returns the number of partitions and the maximum number of members with their nouns: `8 partitions`, or `8
+    /// partitions and up to 65536 members in a segment`.
     #[must_use]
     pub fn in_words(self) -> String {
         let max_members =

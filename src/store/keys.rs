@@ -2,6 +2,7 @@
 
 use ::redis::Cmd;
 
+use super::key_prefix::KeyPrefix;
 use super::key_set::KeySet;
 use super::partition::{Partition, SegmentKey};
 use crate::domain::{Level, Timestamp};
@@ -38,47 +39,10 @@ pub(super) enum KeyKind {
 }
 
 impl KeyKind {
-    /// Whether it has members of a bounded segment. Depths alone are no evidence of a data set: another program may have
-    /// such a key.
+    /// Whether it has members of a bounded segment. Depths alone are no evidence of a data set: another program may
+    /// have such a key.
     pub(super) fn is_of_bounded_segments(&self) -> bool {
         matches!(self, Self::SegmentLevel(..))
-    }
-}
-
-/// The text that begins all keys of a data set, so that several share a database.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct KeyPrefix(Box<str>);
-
-impl KeyPrefix {
-    const MAX_BYTES: usize = 64;
-    /// The kinds of keys that end in a segment's name.
-    const OPEN_KINDS: [&str; 3] = ["segment:", "segment@", "history:"];
-
-    /// Parses a prefix. An empty text means no prefix.
-    ///
-    /// # Errors
-    ///
-    /// What the prefix must not be, as a predicate: `must not ...`.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        if text.len() > Self::MAX_BYTES {
-            return Err(format!("must not be longer than {} bytes", Self::MAX_BYTES));
-        }
-        if text.contains(['{', '}']) {
-            return Err("must not contain braces: they select the slot of a key in a cluster".to_owned());
-        }
-        if text.chars().any(char::is_control) {
-            return Err("must not contain control characters".to_owned());
-        }
-        if let Some(kind) = Self::OPEN_KINDS.into_iter().find(|kind| text.starts_with(kind)) {
-            return Err(format!("must not begin with {kind}, as keys without a prefix do"));
-        }
-        Ok(Self(text.into()))
-    }
-
-    /// Returns the prefix as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
     }
 }
 
@@ -165,8 +129,8 @@ impl KeyNames {
 
     /// Returns a pattern for `SCAN` or an ACL: the escaped prefix, then the pattern `rest`.
     pub(super) fn pattern(&self, rest: &str) -> String {
-        let mut pattern = String::with_capacity(self.prefix.0.len() + rest.len());
-        for char in self.prefix.0.chars() {
+        let mut pattern = String::with_capacity(self.prefix.as_str().len() + rest.len());
+        for char in self.prefix.as_str().chars() {
             if r"*?[]\".contains(char) {
                 pattern.push('\\');
             }
@@ -187,7 +151,7 @@ impl KeyNames {
 
     /// Recognizes a key of the data set by its name.
     pub(super) fn read(&self, key: String) -> Option<OwnKey> {
-        let rest = key.strip_prefix(&*self.prefix.0)?;
+        let rest = key.strip_prefix(self.prefix.as_str())?;
         let (partition, rest) = match rest.strip_prefix('{') {
             None => (KeySet::plain().of(0), rest),
             Some(tag) => {
@@ -221,14 +185,14 @@ impl KeyNames {
 
     fn of_partition(&self, partition: Partition, kind: &str, rest: &str) -> String {
         if partition.is_tagged() {
-            format!("{}{partition}:{kind}{rest}", self.prefix.0)
+            format!("{}{partition}:{kind}{rest}", self.prefix.as_str())
         } else {
             self.plain(kind, rest)
         }
     }
 
     fn plain(&self, kind: &str, rest: &str) -> String {
-        [&self.prefix.0, kind, rest].concat()
+        [self.prefix.as_str(), kind, rest].concat()
     }
 }
 
@@ -239,8 +203,6 @@ pub(super) fn scores_after(cutoff: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
-    use rstest::rstest;
-
     use super::*;
     use crate::store::partition::Partitions;
     use crate::store::sampling::max_members::MaxMembers;
@@ -344,21 +306,5 @@ mod tests {
     fn pattern_escapes_the_prefix() {
         let names = KeyNames::new(KeyPrefix::parse(r"a*[b]?\c:").unwrap());
         assert_eq!(names.pattern("history:*"), r"a\*\[b\]\?\\c:history:*");
-    }
-
-    #[rstest]
-    #[case::none("", true)]
-    #[case::with_separator("prod:", true)]
-    #[case::not_ascii("ё-", true)]
-    #[case::longest(&"x".repeat(64), true)]
-    #[case::too_long(&"x".repeat(65), false)]
-    #[case::open_brace("a{b", false)]
-    #[case::closed_brace("a}", false)]
-    #[case::control("a\nb", false)]
-    #[case::key_of_a_segment("segment:", false)]
-    #[case::key_of_a_level("segment@7:", false)]
-    #[case::key_of_a_history("history:x", false)]
-    fn parse_refuses_ambiguous_prefixes(#[case] text: &str, #[case] is_valid: bool) {
-        assert_eq!(KeyPrefix::parse(text).is_ok(), is_valid);
     }
 }

@@ -63,6 +63,7 @@ pub mod diagnostics;
 mod error;
 mod history;
 mod index;
+mod key_prefix;
 mod key_set;
 mod keys;
 mod known;
@@ -90,9 +91,9 @@ pub use self::delete_segment::DeletedSegment;
 pub use self::error::Error;
 pub use self::history::{Lease, LeaseRequest, NamedSample, Sample};
 pub use self::index::{IndexCursor, IndexPage};
+pub use self::key_prefix::KeyPrefix;
 pub use self::key_set::KeySet;
 use self::keys::KeyNames;
-pub use self::keys::KeyPrefix;
 pub use self::layout::{Candidate, Layout, Phase, Resharding, UnrecordedData, WindowChange};
 use self::layout::{KnownLayout, Refusal};
 pub use self::members::{KeyPage, Member, MembersCursor, MembersPage};
@@ -190,8 +191,8 @@ impl Store {
         Self { partitions, ..self }
     }
 
-    /// Sets the maximum number of members of a segment. The store refuses a data set with another one, and creates a new one
-    /// with this one. If `None`, it accepts any, and segments of a new data set keep all members.
+    /// Sets the maximum number of members of a segment. The store refuses a data set with another one, and creates a
+    /// new one with this one. If `None`, it accepts any, and segments of a new data set keep all members.
     #[must_use]
     pub fn with_max_members(self, max_members: Option<MaxMembers>) -> Self {
         Self { max_members, ..self }

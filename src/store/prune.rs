@@ -59,8 +59,8 @@ local members = redis.call('ZRANGE', KEYS[2], '-inf', ARGV[2], 'BYSCORE', 'LIMIT
 if #members == 0 then return 0 end
 return redis.call('ZREM', KEYS[2], unpack(members))";
 
-/// Removes the name `ARGV[1]` from the index, the last key, unless its segment, the keys before, has members. A key of another
-/// type has none, and stays as it is.
+/// Removes the name `ARGV[1]` from the index, the last key, unless its segment, the keys before, has members. A key of
+/// another type has none, and stays as it is.
 const DROP_UNLESS_OCCUPIED: &str = "\
 for i = 1, #KEYS - 1 do
   local members = redis.pcall('ZCARD', KEYS[i])
@@ -77,8 +77,8 @@ impl Store {
     /// each, so a slice blocks it for about a millisecond at most.
     pub const SLICE: usize = 1_000;
 
-    /// Counts the members of each of `segments`, in one of its keys of `partition`, and those seen at or before `cutoff`, in
-    /// one round trip.
+    /// Counts the members of each of `segments`, in one of its keys of `partition`, and those seen at or before
+    /// `cutoff`, in one round trip.
     ///
     /// # Errors
     ///
@@ -105,8 +105,8 @@ impl Store {
             .collect())
     }
 
-    /// Removes the members of `segments`, in one of its keys of `partition`, that were seen at or before `cutoff`, in one
-    /// round trip, and returns their number. They must be few, since Redis removes them without interruption.
+    /// Removes the members of `segments`, in one of its keys of `partition`, that were seen at or before `cutoff`, in
+    /// one round trip, and returns their number. They must be few, since Redis removes them without interruption.
     ///
     /// # Errors
     ///

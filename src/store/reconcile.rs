@@ -73,8 +73,8 @@ impl Store {
             let actual = self.presences(new, pairs, &known).await?;
             let (mut missing, mut removals) = (Batch::default(), Vec::new());
             for ((pair, expected), actual) in pairs.iter().zip(expected).zip(actual) {
-                // What the new key set doesn't keep can't be copied. What the old one doesn't keep, the new one won't keep
-                // either: it inherits the depths afterwards.
+                // What the new key set doesn't keep can't be copied. What the old one doesn't keep, the new one won't
+                // keep either: it inherits the depths afterwards.
                 let (Some(expected), Some(actual)) = (last_visit(expected), last_visit(actual)) else { continue };
                 if expected == actual {
                     continue;

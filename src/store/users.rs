@@ -10,7 +10,6 @@ use ::redis::{Cmd, Value, cmd};
 
 use super::layout::{Attempt, KnownLayout};
 use super::partition::hash;
-use super::sampling::segment_depth::SegmentDepth;
 use super::{Error, IndexCursor, Layout, Partition, Store};
 use crate::domain::{Depth, Level, SegmentName, Timestamp, UserId, Visit};
 use crate::redis::{self, Request, Slot, parse};
@@ -30,8 +29,8 @@ impl Store {
     /// Number of segments that a request searches for a user. Redis takes a microsecond or two for each.
     pub(super) const SEGMENTS_PER_REQUEST: usize = 250;
 
-    /// Returns the segments that contain `user`, expired or not, and those of which it isn't known for members that were seen
-    /// after `cutoff`, in order of their names. No other segment contains the user.
+    /// Returns the segments that contain `user`, expired or not, and those of which it isn't known for members that
+    /// were seen after `cutoff`, in order of their names. No other segment contains the user.
     ///
     /// # Errors
     ///
@@ -70,8 +69,8 @@ impl Store {
         .await
     }
 
-    /// Returns the depths of the segments whose sample in `partition`, of members that were seen after `cutoff`, leaves out
-    /// `user`. An emptied segment may be missing in the index and still have a depth.
+    /// Returns the depths of the segments whose sample in `partition`, of members that were seen after `cutoff`, leaves
+    /// out `user`. An emptied segment may be missing in the index and still have a depth.
     async fn depths_without(
         &self,
         user: &UserId<'_>,
@@ -80,24 +79,17 @@ impl Store {
         known: &KnownLayout,
     ) -> Result<Attempt<BTreeMap<SegmentName<'static>, Depth>>, Error> {
         let level = Level::of(user.as_str());
-        let mut read = cmd("HGETALL");
-        read.arg(self.key_names.depths(partition));
-        let request = Request::each([(partition.slot(), read)]);
+        let request = Request::each([self.depths_read(partition)]);
         let request = request.and_then_read(self.key_names.layout_reads([partition]));
         let [depths, layouts] = self.client.send(request).await?.into_steps();
         if !known.are_confirmed_by(layouts)? {
             return Ok(Attempt::Stale);
         }
-        let foreign = || self.foreign_key(self.key_names.depths(partition));
         let mut without = BTreeMap::new();
-        for fields in depths {
-            let fields = match fields.and_then(parse::<Vec<(String, Vec<u8>)>>) {
-                Err(error) if error.is_wrong_type() => return Err(foreign()),
-                fields => fields?,
-            };
-            for (name, text) in fields {
+        for depths in depths {
+            for (name, depth) in self.parse_depths(partition, depths)? {
                 // A text of another program concerns its segment alone, of which nothing is known.
-                let depth = SegmentDepth::parse(&text).map_or(Depth::MAX, |depth| depth.at(cutoff));
+                let depth = depth.map_or(Depth::MAX, |depth| depth.at(cutoff));
                 if let Ok(name) = SegmentName::parse(name)
                     && !depth.keeps(level)
                 {
@@ -142,9 +134,9 @@ impl Store {
         .await
     }
 
-    /// Returns for each of `visits` whether Redis has it, or a later one of its user to its segment, or if a sample of the
-    /// segment leaves it out; `None` if the key of the segment has another type. Writes nothing, not even a missing layout
-    /// record.
+    /// Returns for each of `visits` whether Redis has it, or a later one of its user to its segment, or if a sample of
+    /// the segment leaves it out; `None` if the key of the segment has another type. Writes nothing, not even a missing
+    /// layout record.
     ///
     /// # Errors
     ///

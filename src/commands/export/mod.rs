@@ -33,8 +33,8 @@ impl Export {
         Self { store, window, segments, has_weights: false }
     }
 
-    /// Exports segments that keep a sample as well, and writes the weight of each line: the number of users that it stands
-    /// for.
+    /// Exports segments that keep a sample as well, and writes the weight of each line: the number of users that it
+    /// stands for.
     #[must_use]
     pub fn with_weights(self) -> Self {
         Self { has_weights: true, ..self }

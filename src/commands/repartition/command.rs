@@ -22,8 +22,9 @@ pub(crate) struct RepartitionCommand {
     to: Option<Partitions>,
     /// Maximum number of users that a segment keeps, such as 65536 [default: the present one]
     ///
-    /// A power of two from 1024 to 16777216. A segment with more users keeps a sample of them, and its count is an estimate. The other
-    /// users are gone for good: a larger maximum takes effect for later visits alone, and a data set with a maximum refuses `off`.
+    /// A power of two from 1024 to 16777216. A segment with more users keeps a sample of them, and its count is an
+    /// estimate. The other users are gone for good: a larger maximum takes effect for later visits alone, and a data
+    /// set with a maximum refuses `off`.
     // A text, as the setting of the same name, whose flag clap passes on to each command.
     #[arg(long, value_name = "NUMBER", value_parser = members_kept)]
     max_members: Option<String>,

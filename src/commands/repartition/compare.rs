@@ -69,8 +69,8 @@ impl Repartition {
     }
 }
 
-/// Whether `kept` members at `depth` may be a sample of `users`: their estimate is less than six standard errors from them,
-/// beyond which chance is no explanation.
+/// Whether `kept` members at `depth` may be a sample of `users`: their estimate is less than six standard errors from
+/// them, beyond which chance is no explanation.
 fn is_sample_of(kept: u64, depth: Depth, users: u64) -> bool {
     let difference = Estimate::sampled(kept, depth).count().abs_diff(users) as f64;
     // The variance is that of the known users. That of a sample without members would be 0.

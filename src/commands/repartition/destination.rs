@@ -54,8 +54,8 @@ impl Destination {
         old.max_members().is_none_or(|before| before.get() > max.get()).then_some(max)
     }
 
-    /// Returns the new keys of a data set that has the keys `old`; `None` if its segments would have to keep all members
-    /// again.
+    /// Returns the new keys of a data set that has the keys `old`; `None` if its segments would have to keep all
+    /// members again.
     pub(super) fn from(self, old: KeySet) -> Option<KeySet> {
         let max_members = self.members.map_or(old.max_members(), MembersKept::max_members);
         let is_possible = max_members.is_some() || old.max_members().is_none();

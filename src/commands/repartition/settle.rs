@@ -8,8 +8,8 @@ use crate::domain::SegmentName;
 use crate::store::{KeySet, Layout, Store, Tombstone, UserInSegment};
 
 impl Repartition {
-    /// Makes the new keys agree with the old ones: for all that was deleted during the copy, and in the levels that segments
-    /// keep.
+    /// Makes the new keys agree with the old ones: for all that was deleted during the copy, and in the levels that
+    /// segments keep.
     pub(super) async fn settle(&self, layout: &Layout, old: KeySet, new: KeySet) -> Result<(), RepartitionError> {
         loop {
             self.settle_deletions(layout, old, new).await?;

@@ -4,7 +4,7 @@ mod error;
 mod limits;
 mod merge;
 mod query;
-mod reading;
+mod reader;
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub use self::error::MemberListError;
 pub(super) use self::limits::MemberLimits;
 pub use self::query::MembersQuery;
-use self::reading::{ReadOutcome, Reading, WeightedMember};
+use self::reader::{MemberReader, ReadOutcome, WeightedMember};
 use super::error::Error;
 use super::estimator::Estimator;
 use crate::domain::{Score, Timestamp, UserId};
@@ -48,7 +48,7 @@ pub struct MemberList {
     query: MembersQuery,
     /// How many members may still be listed.
     remaining: usize,
-    reading: Option<Reading>,
+    reader: Option<MemberReader>,
     /// Whether a member was listed.
     has_begun: bool,
     requests: Arc<Semaphore>,
@@ -76,7 +76,7 @@ impl Estimator {
             store: self.store.clone(),
             remaining: query.limit.unwrap_or(usize::MAX),
             query,
-            reading: None,
+            reader: None,
             has_begun: false,
             requests: Arc::clone(requests),
             _permit: lists.try_acquire()?,
@@ -95,27 +95,27 @@ impl MemberList {
     pub async fn next(&mut self, now: Timestamp) -> Result<Option<Vec<SegmentMember>>, MemberListError> {
         let cutoff = self.query.window.cutoff(now);
         while self.remaining > 0 {
-            let Some(reading) = &mut self.reading else {
-                self.reading = Some(Reading::begin(&self.store, &self.query, cutoff).await?);
+            let Some(reader) = &mut self.reader else {
+                self.reader = Some(MemberReader::begin(&self.store, &self.query, cutoff).await?);
                 continue;
             };
-            match reading.read(&self.store, &self.requests, &self.query.segment, cutoff).await? {
+            match reader.read(&self.store, &self.requests, &self.query.segment, cutoff).await? {
                 ReadOutcome::Complete => {}
                 ReadOutcome::OtherKeySet => {
-                    self.reading = None;
+                    self.reader = None;
                     self.query.from = self.query.from.take().map(Member::before_rounding);
                     continue;
                 }
                 ReadOutcome::Raised if self.has_begun => return Err(MemberListError::SampleChanged),
                 ReadOutcome::Raised => {
-                    self.reading = None;
+                    self.reader = None;
                     continue;
                 }
             }
-            let members = reading.take();
+            let members = reader.take();
             if let Some(last) = members.last() {
                 self.query.from = Some(last.member.clone());
-            } else if reading.is_at_end() {
+            } else if reader.is_at_end() {
                 break;
             }
             let members: Vec<_> = self.listed(members).collect();

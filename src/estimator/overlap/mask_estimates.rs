@@ -47,8 +47,8 @@ impl Region {
     }
 }
 
-/// For each set of segments, the number of users who are in exactly these. A set is a bit mask. The sets are disjoint, so
-/// that numbers and variances of several add up.
+/// For each set of segments, the number of users who are in exactly these. A set is a bit mask. The sets are disjoint,
+/// so that numbers and variances of several add up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MaskEstimates {
     counts: Vec<Estimate>,

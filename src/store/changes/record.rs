@@ -86,8 +86,9 @@ impl ChangeRecord {
     /// Returns the record as text: time and count of the last sample, the time of the first one, the counts of a day
     /// and of a week before, or `-`, and the window. If an earlier sample is of a later time than exactly a day or a
     /// week before, the delay follows, as in `4188+3600`. If the window was another one before a time, this time
-    /// follows, as in `1209600@1795348800`. An estimate has its error, as in `4779904~0.010103`. Times are in seconds, since ticks are at full seconds: the text is at most
-    /// 44 bytes long, for which Redis needs no second allocation, unless counts have five digits or are delayed.
+    /// follows, as in `1209600@1795348800`. An estimate has its error, as in `4779904~0.010103`. Times are in seconds,
+    /// since ticks are at full seconds: the text is at most 44 bytes long, for which Redis needs no second allocation,
+    /// unless counts have five digits or are delayed.
     pub(super) fn to_text(self) -> String {
         let seconds = |time: Timestamp| time.as_millis() / 1_000;
         let Self { last, first, day_before, week_before, window } = self;

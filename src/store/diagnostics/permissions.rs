@@ -26,8 +26,8 @@ pub enum Permissions {
 /// [`NEEDED_IF_BOUNDED`] has those that bounded segments need in addition.
 ///
 /// Keys have placeholders: `segment` for a segment, `segments` for the index, `layout` for the layout record, `history`
-/// for a history, `change` for a change record, `lease` for the lease on sampling, `depths` for the depths of segments, and
-/// `forgotten` for tombstones.
+/// for a history, `change` for a change record, `lease` for the lease on sampling, `depths` for the depths of segments,
+/// and `forgotten` for tombstones.
 const NEEDED: [&[&str]; 34] = [
     &["PING"],
     &["ZADD", "segment", "GT", "0", "u"],
@@ -66,8 +66,8 @@ const NEEDED: [&[&str]; 34] = [
     &["UNLINK", "change"],
 ];
 
-/// The commands that a data set with bounded segments requires as well. Lower depths and deletions depend on the time of
-/// Redis.
+/// The commands that a data set with bounded segments requires as well. Lower depths and deletions depend on the time
+/// of Redis.
 const NEEDED_IF_BOUNDED: [&[&str]; 8] = [
     &["TIME"],
     &["HGET", "depths", "s"],
@@ -153,8 +153,8 @@ impl Permissions {
         Ok(Self::from_verdicts(verdicts, is_bounded))
     }
 
-    /// Combines the answers to `ACL DRYRUN`, each of which is `OK`, a sentence, or an error. The answers for the required
-    /// commands come first.
+    /// Combines the answers to `ACL DRYRUN`, each of which is `OK`, a sentence, or an error. The answers for the
+    /// required commands come first.
     fn from_verdicts(verdicts: Vec<Result<String, redis::Error>>, is_bounded: bool) -> Self {
         let forbidden = verdicts.iter().flatten().find(|verdict| *verdict != "OK");
         if let Some(verdict) = forbidden {

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use ::redis::cmd;
+use ::redis::Value;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::domain::{Depth, SegmentName, Timestamp};
 use crate::redis::Request;
 use crate::store::sampling::depths::DepthsByName;
-use crate::store::sampling::segment_depth::SegmentDepth;
 use crate::store::{Error, KeySet, Partition, Store};
 
 /// The samples of a data set with bounded segments.
@@ -78,11 +77,8 @@ impl Store {
 
     /// Returns the depths of the segments in `partition`. Texts of another form are left out.
     async fn depths_of(&self, partition: Partition) -> Result<DepthsByName, Error> {
-        let mut read = cmd("HGETALL");
-        read.arg(self.key_names.depths(partition));
-        let (fields,): (Vec<(String, Vec<u8>)>,) =
-            self.client.send(Request::each([(partition.slot(), read)])).await?.all()?;
-        let depths = fields.into_iter().filter_map(|(name, text)| Some((name.into(), SegmentDepth::parse(&text)?)));
-        Ok(depths.collect())
+        let (depths,): (Value,) = self.client.send(Request::each([self.depths_read(partition)])).await?.all()?;
+        let depths = self.parse_depths(partition, Ok(depths))?;
+        Ok(depths.filter_map(|(name, depth)| Some((name.into(), depth?))).collect())
     }
 }

@@ -5,8 +5,8 @@
 //!
 //! Keys may be left from an earlier resharding, because an instance that was suspended may write to old keys after they
 //! were deleted. They differ from foreign keys in form. A leftover index contains valid names with the score 0, among
-//! them that of every leftover segment. Leftover depths are a hash of valid texts. Tombstones have the score 0 and a TTL,
-//! which one script sets. Before the first resharding is complete, no keys are left over.
+//! them that of every leftover segment. Leftover depths are a hash of valid texts. Tombstones have the score 0 and a
+//! TTL, which one script sets. Before the first resharding is complete, no keys are left over.
 
 use std::collections::BTreeSet;
 

@@ -84,8 +84,8 @@ impl Store {
     }
 
     /// Counts the members of `segment` in all partitions of `keys` that were seen after `cutoff`, without confirming
-    /// the layout. If its segments are bounded, these are the users of the levels from `depth` on. A key of another type has
-    /// none.
+    /// the layout. If its segments are bounded, these are the users of the levels from `depth` on. A key of another
+    /// type has none.
     ///
     /// # Errors
     ///

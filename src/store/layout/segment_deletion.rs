@@ -7,14 +7,13 @@ use crate::redis;
 use crate::store::sampling::segment_depth::SegmentDepth;
 use crate::store::{Layout, Partition, Store};
 
-/// Deletes the keys `KEYS[2]` and following of a segment, and its name `ARGV[2]` in the index, the key after them, in one
-/// atomic step.
-/// A member that is written before it is deleted as well; one that is written after it adds the name again. Redis frees the
-/// memory in the background. A key of another type belongs to another program and stays. If the index has another type,
-/// nothing is deleted and the script fails.
+/// Deletes the keys `KEYS[2]` and following of a segment, and its name `ARGV[2]` in the index, the key after them, in
+/// one atomic step. A member that is written before it is deleted as well; one that is written after it adds the name
+/// again. Redis frees the memory in the background. A key of another type belongs to another program and stays. If the
+/// index has another type, nothing is deleted and the script fails.
 ///
-/// If segments are bounded, the last key has their depths. It loses that of the segment, which must be `ARGV[4]` unless that
-/// is `*`. Otherwise nothing is deleted, and the script returns -2.
+/// If segments are bounded, the last key has their depths. It loses that of the segment, which must be `ARGV[4]` unless
+/// that is `*`. Otherwise nothing is deleted, and the script returns -2.
 ///
 /// Returns whether the index had the name, and for each key of the segment the number of members with scores from
 /// `ARGV[3]`, or -1 for a key of another type.
@@ -86,8 +85,8 @@ impl SegmentDeletion {
 }
 
 impl Store {
-    /// Returns a command that deletes `segment` in `partition` unless a layout later than `layout` is in force there. If
-    /// segments are bounded, it must have this `depth`, or may have any if that is `None`. The answer is a
+    /// Returns a command that deletes `segment` in `partition` unless a layout later than `layout` is in force there.
+    /// If segments are bounded, it must have this `depth`, or may have any if that is `None`. The answer is a
     /// [`SegmentDeletion`] with the members from the score `first`.
     pub(in crate::store) fn segment_deletion(
         &self,

@@ -142,9 +142,9 @@ impl Store {
         Ok(found)
     }
 
-    /// Returns a key of `partition` that a record of exact segments doesn't fit. It may belong to bounded segments, whose
-    /// maximum is unknown without a record. Or it belongs to a segment that is missing from the index. Such a segment would be
-    /// counted, but not be listed, pruned or moved, and deleting a user would miss it.
+    /// Returns a key of `partition` that a record of exact segments doesn't fit. It may belong to bounded segments,
+    /// whose maximum is unknown without a record. Or it belongs to a segment that is missing from the index. Such a
+    /// segment would be counted, but not be listed, pruned or moved, and deleting a user would miss it.
     async fn unfit_key(&self, partition: Partition) -> Result<Option<OwnKey>, Error> {
         let indexed: BTreeSet<_> = match self.names_of(partition).await {
             Err(error) if error.is_wrong_type() => BTreeSet::new(),
@@ -160,8 +160,8 @@ impl Store {
         Ok(found.filter(is_unfit))
     }
 
-    /// Returns the key of a segment, of depths or of a history, if there is one. Prefers one of segments, which shows whether
-    /// there are partitions. If an ACL forbids `SCAN`, checks for the key of the lease alone.
+    /// Returns the key of a segment, of depths or of a history, if there is one. Prefers one of segments, which shows
+    /// whether there are partitions. If an ACL forbids `SCAN`, checks for the key of the lease alone.
     async fn other_key(&self) -> Result<Option<OwnKey>, Error> {
         let is_segment = |own: &OwnKey| matches!(own.kind, KeyKind::Segment(_)) || own.kind.is_of_bounded_segments();
         // Unless Redis is private, any such key is refused.

@@ -11,10 +11,10 @@ use crate::store::partition::Partition;
 #[derive(Debug, Default)]
 pub(super) struct Additions(Mutex<HashMap<Partition, BySegment, RandomState>>);
 
-type BySegment = HashMap<Box<str>, Added, RandomState>;
+type BySegment = HashMap<Box<str>, NewMembers, RandomState>;
 
 #[derive(Debug, Clone, Copy)]
-struct Added {
+struct NewMembers {
     members: u32,
     /// The number of new members with which the segment is checked.
     due_at: u32,
@@ -24,14 +24,15 @@ struct Added {
 impl Additions {
     /// A segment is checked when it has a new member for so many of the bound.
     const CHECKS_PER_BOUND: u32 = 16;
-    /// A segment that is not full is checked when it has gained this part of what it may gain. Several instances add to it.
+    /// A segment that is not full is checked when it has gained this part of what it may gain. Several instances add to
+    /// it.
     const PART_OF_ROOM: u32 = 4;
-    /// Segments of a partition that are counted. With more, all counts begin at 0 again, and slowly growing segments are
-    /// left to the prune.
+    /// Segments of a partition that are counted. With more, all counts begin at 0 again, and slowly growing segments
+    /// are left to the prune.
     const MAX_SEGMENTS: usize = 10_000;
 
-    /// Adds `members` to the segment `name`. Returns whether it must be checked now; the check ends with [`Self::end_check`].
-    /// One check of a segment runs at a time.
+    /// Adds `members` to the segment `name`. Returns whether it must be checked now; the check ends with
+    /// [`Self::end_check`]. One check of a segment runs at a time.
     pub(super) fn add(&self, partition: Partition, name: &str, members: u32) -> bool {
         let Some(bound) = partition.bound().filter(|_| members > 0) else { return false };
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -41,7 +42,7 @@ impl Additions {
         }
         let added = match segments.get_mut(name) {
             Some(added) => added,
-            None => segments.entry(name.into()).or_insert(Added {
+            None => segments.entry(name.into()).or_insert(NewMembers {
                 members: 0,
                 due_at: bound / Self::CHECKS_PER_BOUND,
                 is_being_checked: false,
@@ -51,8 +52,8 @@ impl Additions {
         !added.is_being_checked && added.begin_check_if_due()
     }
 
-    /// Notes that the check of the segment `name` has ended and found it to keep so many members; `None` if it failed. Returns
-    /// whether the segment must be checked again, because many members were added in the meantime.
+    /// Notes that the check of the segment `name` has ended and found it to keep so many members; `None` if it failed.
+    /// Returns whether the segment must be checked again, because many members were added in the meantime.
     pub(super) fn end_check(&self, partition: Partition, name: &str, kept: Option<u64>) -> bool {
         let bound = partition.bound().unwrap_or(u32::MAX);
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -64,7 +65,7 @@ impl Additions {
     }
 }
 
-impl Added {
+impl NewMembers {
     fn begin_check_if_due(&mut self) -> bool {
         let is_due = self.members >= self.due_at;
         if is_due {

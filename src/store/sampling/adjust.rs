@@ -11,8 +11,8 @@ use crate::redis::{Request, parse};
 use crate::store::{Error, Layout, Partition, Store};
 
 /// Replaces the depth `ARGV[3]` of the segment `ARGV[2]` in the hash `KEYS[2]` by `ARGV[4]`, if `KEYS[1]` is the record
-/// `ARGV[1]`. An empty text stands for no field. Does nothing after the Unix time `ARGV[5]`, unless that is empty: visits
-/// would be missing from a fall that a suspended process records too late. If an ACL forbids `TIME`, it fails.
+/// `ARGV[1]`. An empty text stands for no field. Does nothing after the Unix time `ARGV[5]`, unless that is empty:
+/// visits would be missing from a fall that a suspended process records too late. If an ACL forbids `TIME`, it fails.
 ///
 /// Returns 1, or 0 if it did nothing.
 const SET_DEPTH: &str = "\
@@ -65,9 +65,9 @@ impl Store {
     /// Segments whose samples are read in one round trip. Redis takes about 10 us for each.
     const SEGMENT_SAMPLES_PER_REQUEST: usize = 50;
 
-    /// Adjusts the depths of segments in `partition` at `now`, after members that were seen at or before `cutoff` have been
-    /// removed: of all segments that keep a sample, and of the segments `full`, which have more members than their bound.
-    /// Deletes levels that are not kept.
+    /// Adjusts the depths of segments in `partition` at `now`, after members that were seen at or before `cutoff` have
+    /// been removed: of all segments that keep a sample, and of the segments `full`, which have more members than their
+    /// bound. Deletes levels that are not kept.
     ///
     /// # Errors
     ///
@@ -115,8 +115,8 @@ impl Store {
         }
     }
 
-    /// Replaces the depth `before` of the segment `name` in `partition` by `next`, if `layout` is in force. Returns whether it
-    /// was replaced.
+    /// Replaces the depth `before` of the segment `name` in `partition` by `next`, if `layout` is in force. Returns
+    /// whether it was replaced.
     pub(super) async fn set_depth(
         &self,
         layout: &Layout,

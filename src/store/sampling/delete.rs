@@ -13,9 +13,9 @@ use crate::store::layout::KnownLayout;
 use crate::store::{Error, Partition, Store};
 
 impl Store {
-    /// Returns the depth that `segment` has in each of `partitions`, whose levels are all written by now. Marks those that keep
-    /// a sample as about to be deleted at `now`, and waits until no instance drops a visit. A raise may replace a depth before
-    /// the segment is deleted.
+    /// Returns the depth that `segment` has in each of `partitions`, whose levels are all written by now. Marks those
+    /// that keep a sample as about to be deleted at `now`, and waits until no instance drops a visit. A raise may
+    /// replace a depth before the segment is deleted.
     ///
     /// # Errors
     ///

@@ -20,7 +20,7 @@ pub(in crate::store) type DepthsByName = HashMap<Box<str>, SegmentDepth, RandomS
 /// store share it.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Depths {
-    known: RwLock<HashMap<Partition, Known, RandomState>>,
+    known: RwLock<HashMap<Partition, PartitionDepths, RandomState>>,
     additions: Additions,
     /// The partitions whose depths are being read.
     in_flight: Mutex<HashSet<Partition, RandomState>>,
@@ -30,7 +30,7 @@ pub(in crate::store) struct Depths {
 
 /// The depths of a partition, and when they were read.
 #[derive(Debug, Clone)]
-struct Known {
+struct PartitionDepths {
     by_name: Arc<DepthsByName>,
     /// Just before the read was sent.
     read_at: Instant,
@@ -39,8 +39,8 @@ struct Known {
 impl Depths {
     /// Time between reads.
     pub(super) const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
-    /// Maximum age of knowledge that drops visits. A lower depth is recorded
-    /// [15 s](SegmentDepth::FALL_DELAY_SECS) before it counts, and a segment is marked for this long before it is deleted.
+    /// Maximum age of knowledge that drops visits. A lower depth is recorded [15 s](SegmentDepth::FALL_DELAY_SECS)
+    /// before it counts, and a segment is marked for this long before it is deleted.
     pub(in crate::store) const MAX_AGE: Duration = Duration::from_secs(3);
 
     /// Returns the depths of the segments in `partition`; `None` if they are not known well enough to drop a visit.
@@ -62,7 +62,7 @@ impl Depths {
 
     /// Replaces the depths of the segments in `partition`. The read was sent just after `read_at`.
     pub(super) fn replace(&self, partition: Partition, by_name: DepthsByName, read_at: Instant) {
-        let known = Known { by_name: Arc::new(by_name), read_at };
+        let known = PartitionDepths { by_name: Arc::new(by_name), read_at };
         self.known.write().unwrap_or_else(PoisonError::into_inner).insert(partition, known);
     }
 
@@ -103,8 +103,8 @@ impl Depths {
         self.additions.add(partition, name, added)
     }
 
-    /// Notes that the check of the segment `name` has ended and found it to keep so many members; `None` if it failed, or if
-    /// something kept it from raising the depth. Returns whether the segment must be checked again.
+    /// Notes that the check of the segment `name` has ended and found it to keep so many members; `None` if it failed,
+    /// or if something kept it from raising the depth. Returns whether the segment must be checked again.
     pub(super) fn end_check(&self, partition: Partition, name: &str, kept: Option<u64>) -> bool {
         if let (Some(kept), Some(bound)) = (kept, partition.bound()) {
             self.fill_ratios.set(partition, name, kept as f64 / f64::from(bound));

@@ -9,18 +9,18 @@ use crate::store::partition::Partition;
 
 /// The members that segments keep, relative to their bound, as they were last measured.
 #[derive(Debug, Default)]
-pub(super) struct FillRatios(Mutex<HashMap<Partition, Measured, RandomState>>);
+pub(super) struct FillRatios(Mutex<HashMap<Partition, PartitionRatios, RandomState>>);
 
 /// The ratios of a partition. Most segments are within their bound, and only the fullest of them matters.
 #[derive(Debug, Default)]
-struct Measured {
+struct PartitionRatios {
     /// The segments that keep more than their bound.
     beyond: HashMap<Box<str>, f64, RandomState>,
     /// The fullest of the others.
     within: f64,
 }
 
-impl Measured {
+impl PartitionRatios {
     fn set(&mut self, name: &str, ratio: f64) {
         if ratio > 1.0 {
             self.beyond.insert(name.into(), ratio);
@@ -43,7 +43,7 @@ impl FillRatios {
 
     /// Replaces the ratios of all segments in `partition`.
     pub(super) fn replace<'a>(&self, partition: Partition, ratios: impl IntoIterator<Item = (&'a str, f64)>) {
-        let mut measured = Measured::default();
+        let mut measured = PartitionRatios::default();
         ratios.into_iter().for_each(|(name, ratio)| measured.set(name, ratio));
         self.all().insert(partition, measured);
     }
@@ -51,10 +51,10 @@ impl FillRatios {
     /// Returns the ratio of the fullest segment in `partitions`; `None` if none was measured.
     pub(super) fn max(&self, partitions: impl Iterator<Item = Partition>) -> Option<f64> {
         let all = self.all();
-        partitions.filter_map(|partition| all.get(&partition)).map(Measured::max).reduce(f64::max)
+        partitions.filter_map(|partition| all.get(&partition)).map(PartitionRatios::max).reduce(f64::max)
     }
 
-    fn all(&self) -> MutexGuard<'_, HashMap<Partition, Measured, RandomState>> {
+    fn all(&self) -> MutexGuard<'_, HashMap<Partition, PartitionRatios, RandomState>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

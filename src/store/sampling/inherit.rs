@@ -8,14 +8,16 @@ use crate::redis::Request;
 use crate::store::{Error, KeySet, Layout, Store};
 
 impl Store {
-    /// Raises the depths in the key set `new` to those in `old`. Levels that the old key set didn't keep can't be copied.
+    /// Raises the depths in the key set `new` to those in `old`. Levels that the old key set didn't keep can't be
+    /// copied.
     ///
-    /// Returns the segments that were deleted at the same time. They keep all users again, and must be copied once more.
+    /// Returns the segments that were deleted at the same time. They keep all users again, and must be copied once
+    /// more.
     ///
     /// # Errors
     ///
-    /// An [`Error`] if Redis didn't answer. [`Error::LayoutChanged`] if another layout is in force, or if the depths change all
-    /// the time.
+    /// An [`Error`] if Redis didn't answer. [`Error::LayoutChanged`] if another layout is in force, or if the depths
+    /// change all the time.
     pub async fn inherit_depths(
         &self,
         layout: &Layout,

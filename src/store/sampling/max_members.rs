@@ -4,8 +4,8 @@ use std::fmt;
 
 use crate::store::partition::Partitions;
 
-/// The maximum number of members that a segment keeps, of all its users: a power of two. A segment with more users keeps a
-/// sample.
+/// The maximum number of members that a segment keeps, of all its users: a power of two. A segment with more users
+/// keeps a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MaxMembers(u32);
 

@@ -8,11 +8,11 @@ use crate::store::layout::{KnownLayout, unless_later};
 use crate::store::{Error, Layout, Partition, SegmentKey, Store};
 
 /// Replaces the depth `ARGV[3]` of the segment `ARGV[2]` in the hash `KEYS[2]` by `ARGV[4]`, and deletes the levels
-/// `KEYS[3]` and following. Redis frees their memory in the background. Keys of another type belong to another program and
-/// stay. An empty text stands for no field.
+/// `KEYS[3]` and following. Redis frees their memory in the background. Keys of another type belong to another program
+/// and stay. An empty text stands for no field.
 ///
-/// While a deletion of the segment is in progress, until the Unix time `ARGV[5]`, all levels are needed. If an ACL forbids
-/// `TIME`, there is no such time.
+/// While a deletion of the segment is in progress, until the Unix time `ARGV[5]`, all levels are needed. If an ACL
+/// forbids `TIME`, there is no such time.
 ///
 /// Returns 1, or 0 if the depth is another one now.
 const RAISE: &str = unless_later!(
@@ -31,8 +31,8 @@ return 1"
 );
 
 impl Store {
-    /// Checks in the background whether the segment `name`, which [`Depths::add`](super::Depths::add) has found due, has more
-    /// members than its bound, and raises its depth then.
+    /// Checks in the background whether the segment `name`, which [`Depths::add`](super::Depths::add) has found due,
+    /// has more members than its bound, and raises its depth then.
     pub(in crate::store) fn spawn_check(&self, known: &KnownLayout, partition: Partition, name: &str) {
         let (store, layout, name) = (self.clone(), known.layout, Box::<str>::from(name));
         tokio::spawn(async move {
@@ -46,8 +46,8 @@ impl Store {
         });
     }
 
-    /// Raises the depth of the segment `name` in `partition` until it has no more members than its bound, unless a layout
-    /// later than `layout` is in force. Deletes the levels that are not kept. Returns what [`Self::raise`] does.
+    /// Raises the depth of the segment `name` in `partition` until it has no more members than its bound, unless a
+    /// layout later than `layout` is in force. Deletes the levels that are not kept. Returns what [`Self::raise`] does.
     ///
     /// # Errors
     ///
@@ -62,8 +62,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] if Redis didn't answer. [`Error::LayoutChanged`] if a layout later than `layout` is in force, or if the
-    /// depth changes all the time.
+    /// An [`Error`] if Redis didn't answer. [`Error::LayoutChanged`] if a layout later than `layout` is in force, or if
+    /// the depth changes all the time.
     pub(super) async fn raise_to(
         &self,
         layout: &Layout,
@@ -84,11 +84,11 @@ impl Store {
         Err(Error::LayoutChanged)
     }
 
-    /// Raises the depth of `sample`, of the segment `name`, to `depth`, and deletes the levels that are not kept. Returns the
-    /// number of members that remain.
+    /// Raises the depth of `sample`, of the segment `name`, to `depth`, and deletes the levels that are not kept.
+    /// Returns the number of members that remain.
     ///
-    /// Returns `None` if it did nothing: another process has changed the depth, a layout later than `layout` is in force, the
-    /// slot is migrating, or the segment is being deleted.
+    /// Returns `None` if it did nothing: another process has changed the depth, a layout later than `layout` is in
+    /// force, the slot is migrating, or the segment is being deleted.
     pub(super) async fn raise(
         &self,
         layout: &Layout,

@@ -6,12 +6,12 @@ use ::redis::{Cmd, Value, cmd};
 
 use super::segment_depth::SegmentDepth;
 use crate::domain::{Depth, SegmentName, Timestamp};
-use crate::redis::{Request, Slot};
+use crate::redis::{self, Request, Slot, parse};
 use crate::store::{Error, KeySet, Partition, Store};
 
 impl Store {
-    /// Returns the highest depth of `segments` in `partition`, for members that were seen after `cutoff`: samples of several
-    /// segments are comparable from this level on.
+    /// Returns the highest depth of `segments` in `partition`, for members that were seen after `cutoff`: samples of
+    /// several segments are comparable from this level on.
     ///
     /// # Errors
     ///
@@ -34,8 +34,8 @@ impl Store {
         Ok(common)
     }
 
-    /// Returns the highest depth of each segment in the partitions of `keys`, for members that were seen after `cutoff`.
-    /// Segments that keep all users are missing.
+    /// Returns the highest depth of each segment in the partitions of `keys`, for members that were seen after
+    /// `cutoff`. Segments that keep all users are missing.
     ///
     /// # Errors
     ///
@@ -56,19 +56,11 @@ impl Store {
         if keys.max_members().is_none() {
             return Ok(highest);
         }
-        let reads = keys.all().map(|partition| {
-            let mut read = cmd("HGETALL");
-            read.arg(self.key_names.depths(partition));
-            (partition.slot(), read)
-        });
+        let reads = keys.all().map(|partition| self.depths_read(partition));
         for (partition, fields) in keys.all().zip(self.client.send_by_server(reads, Request::each).await?) {
-            let foreign = || self.foreign_key(self.key_names.depths(partition));
-            let fields: Vec<(String, Vec<u8>)> = match fields {
-                Err(error) if error.is_wrong_type() => return Err(foreign()),
-                fields => fields?,
-            };
-            for (name, text) in fields {
-                let depth = SegmentDepth::parse(&text).map(&depth_of).ok_or_else(foreign)?;
+            for (name, depth) in self.parse_depths(partition, fields)? {
+                let foreign = || self.foreign_key(self.key_names.depths(partition));
+                let depth = depth.map(&depth_of).ok_or_else(foreign)?;
                 let deepest: &mut Depth = highest.entry(name).or_default();
                 *deepest = depth.max(*deepest);
             }
@@ -91,6 +83,30 @@ impl Store {
         let depths = self.client.send_by_server::<Value>(reads, Request::each).await?;
         let depths = partitions.iter().zip(depths);
         depths.map(|(partition, depth)| Ok(self.parse_depth(*partition, depth)?.at(cutoff))).collect()
+    }
+
+    /// Returns the command that reads the depths of all segments in `partition`.
+    pub(in crate::store) fn depths_read(&self, partition: Partition) -> (Slot, Cmd) {
+        let mut read = cmd("HGETALL");
+        read.arg(self.key_names.depths(partition));
+        (partition.slot(), read)
+    }
+
+    /// Parses the answer to [`Self::depths_read`]: the depth of each segment, and `None` for a text of another program.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ForeignKey`] if the key has another type. Another [`Error`] if Redis refused the command.
+    pub(in crate::store) fn parse_depths(
+        &self,
+        partition: Partition,
+        answer: Result<Value, redis::Error>,
+    ) -> Result<impl Iterator<Item = (String, Option<SegmentDepth>)>, Error> {
+        match answer.and_then(parse::<Vec<(String, Vec<u8>)>>) {
+            Ok(fields) => Ok(fields.into_iter().map(|(name, text)| (name, SegmentDepth::parse(&text)))),
+            Err(error) if error.is_wrong_type() => Err(self.foreign_key(self.key_names.depths(partition))),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Returns the command that reads the depth of `segment` in `partition`.

@@ -3,11 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ::redis::cmd;
-
-use super::depths::{Depths, DepthsByName};
-use super::segment_depth::SegmentDepth;
-use crate::redis::parse;
+use super::depths::Depths;
 use crate::store::layout::KnownLayout;
 use crate::store::{Error, Partition, Store};
 
@@ -15,8 +11,8 @@ impl Store {
     /// How long an instance may leave out visits because of a depth that it has read.
     pub const DEPTHS_MAX_AGE: Duration = Depths::MAX_AGE;
 
-    /// Begins to read the depths of the segments every second, if they are bounded and this hasn't begun. It ends with the
-    /// last clone of the store.
+    /// Begins to read the depths of the segments every second, if they are bounded and this hasn't begun. It ends with
+    /// the last clone of the store.
     pub(in crate::store) fn watch_depths(&self, known: &KnownLayout) {
         if known.layout.written().all(|keys| keys.max_members().is_none()) || !self.depths.begin_watch() {
             return;
@@ -62,22 +58,17 @@ impl Store {
         known: &KnownLayout,
     ) -> Result<(), Error> {
         let read_at = Instant::now();
-        let reads = partitions.iter().map(|partition| {
-            let mut read = cmd("HGETALL");
-            read.arg(self.key_names.depths(*partition));
-            (partition.slot(), read)
-        });
+        let reads = partitions.iter().map(|partition| self.depths_read(*partition));
         // With a wait for replicas, which have by then what the depths follow from.
         let reply = self.batches.send(self.writes_to(partitions, reads)).await?;
         reply.replicated.clone()?;
         let [depths, _, layouts] = reply.into_steps();
         for ((partition, depths), layout) in partitions.iter().zip(depths).zip(layouts) {
             // Another program may have the key. Its fields are no depths, and visits are written.
-            let Ok(fields) = depths.and_then(parse::<Vec<(String, Vec<u8>)>>) else { continue };
+            let Ok(depths) = self.parse_depths(*partition, depths) else { continue };
             if known.is_confirmed_by(&layout?) {
-                let parsed =
-                    fields.into_iter().filter_map(|(name, text)| Some((name.into(), SegmentDepth::parse(&text)?)));
-                self.depths.replace(*partition, parsed.collect::<DepthsByName>(), read_at);
+                let by_name = depths.filter_map(|(name, depth)| Some((name.into(), depth?)));
+                self.depths.replace(*partition, by_name.collect(), read_at);
             }
         }
         Ok(())

@@ -7,9 +7,9 @@ use crate::domain::{Depth, Timestamp};
 /// The depth of a segment in a partition: which levels are written, and which count.
 ///
 /// The hash `depths` of the partition has a field for each segment that keeps a sample. Its text is the depth, such as
-/// `7`. While the depth falls, the text is `7>5@1795341600`: visits of level 5 and above are written, and all of them have
-/// been written since that Unix time. Counts over members before that time still use depth 7. A segment that is about to
-/// be deleted falls to 0, and the text ends in `!`. A segment without a field has depth 0.
+/// `7`. While the depth falls, the text is `7>5@1795341600`: visits of level 5 and above are written, and all of them
+/// have been written since that Unix time. Counts over members before that time still use depth 7. A segment that is
+/// about to be deleted falls to 0, and the text ends in `!`. A segment without a field has depth 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct SegmentDepth {
     /// All levels from this one on have the members of any time.
@@ -110,14 +110,14 @@ impl SegmentDepth {
         self.fall.filter(|fall| cutoff >= fall.complete_since()).map(|fall| Self::steady(fall.to))
     }
 
-    /// Returns the Unix time in seconds until which a deletion of the segment may be in progress, which needs all levels to
-    /// be written; `None` if there is none.
+    /// Returns the Unix time in seconds until which a deletion of the segment may be in progress, which needs all
+    /// levels to be written; `None` if there is none.
     pub(super) fn deletion_deadline(self) -> Option<i64> {
         self.fall.filter(|fall| fall.is_for_deletion).map(|fall| fall.since)
     }
 
-    /// Returns the Unix time in seconds by which its fall must be recorded, so that every instance knows of it before it is
-    /// complete; `None` if it doesn't fall.
+    /// Returns the Unix time in seconds by which its fall must be recorded, so that every instance knows of it before
+    /// it is complete; `None` if it doesn't fall.
     pub(super) fn record_by(self) -> Option<i64> {
         /// More than [`Depths::MAX_AGE`](super::depths::Depths::MAX_AGE).
         const MARGIN_SECS: i64 = 5;

@@ -49,8 +49,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] if Redis didn't answer, for one of them or for all. [`Error::ForeignKey`] if a depth belongs to another
-    /// program.
+    /// An [`Error`] if Redis didn't answer, for one of them or for all. [`Error::ForeignKey`] if a depth belongs to
+    /// another program.
     pub(super) async fn segment_samples(
         &self,
         partition: Partition,

@@ -1,5 +1,5 @@
-//! The members of the load's segments in Redis: on one server or on several, in one partition or in many, all of them or a
-//! sample.
+//! The members of the load's segments in Redis: on one server or on several, in one partition or in many, all of them
+//! or a sample.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

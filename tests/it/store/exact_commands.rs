@@ -69,8 +69,8 @@ async fn do_everything(redis: &Redis, partitions: &str, mut after: impl FnMut(&s
     after("delete a segment");
 }
 
-/// Returns the commands of a line of `MONITOR` without what differs between runs: the time, the connection, the texts of
-/// scripts and random names.
+/// Returns the commands of a line of `MONITOR` without what differs between runs: the time, the connection, the texts
+/// of scripts and random names.
 fn command(line: &str) -> Option<String> {
     let (connection, command) = line.split_once("] ")?;
     let is_of_a_script = connection.ends_with("lua");

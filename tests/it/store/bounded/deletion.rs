@@ -107,7 +107,8 @@ async fn deletion_that_is_broken_off_leaves_a_depth_that_falls() {
     deletion.abort();
     assert_eq!(estimator.estimate(&segment("sports"), now).await.unwrap(), before);
 
-    // Once the mark has expired, the depth may be raised again. The clock of Redis decides, and a test needn't wait for it.
+    // Once the mark has expired, the depth may be raised again. The clock of Redis decides, and a test needn't wait for
+    // it.
     let expired = now.as_millis() / 1_000 - 1;
     redis.call::<()>(&["HSET", "depths", "sports", &format!("{}>0@{expired}!", number(&depth(&redis, "sports")))]);
     record(&estimator, "sports", 0..20_000, now).await;

@@ -1,4 +1,5 @@
-//! Random visits, late visits, deletions, clock steps, prunes, raises and falls, compared with a model member by member.
+//! Random visits, late visits, deletions, clock steps, prunes, raises and falls, compared with a model member by
+//! member.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -1,42 +1,16 @@
-//! Visits that are written together, and the commands that write them.
+//! The commands that write a batch.
 
-use std::fmt::{self, Write as _};
-use std::hash::BuildHasher as _;
-use std::ops::Range;
+use std::fmt::Write as _;
 
-use ::redis::{Arg, Cmd};
-use foldhash::fast::RandomState;
-use hashbrown::HashTable;
+use ::redis::Cmd;
 
-use super::keys::KeyNames;
-use super::partition::hash;
-use super::sampling::Depths;
-use super::sampling::depths::{DepthsByName, written};
-use super::{KeySet, Partition, Partitions, SegmentKey};
-use crate::domain::{Level, SegmentName, Timestamp, UserId, Visit, Visits};
-use crate::redis::Slot;
-
-/// Visits that are written together, in any order and with any repetition.
-#[derive(Default)]
-pub struct Batch {
-    visits: Vec<BatchEntry>,
-    /// The names of the segments, in order of their first visit. Elsewhere, an index of this list stands for a segment.
-    segment_names: Vec<Box<str>>,
-    segments_by_name: HashTable<usize>,
-    hasher: RandomState,
-    /// The ids of the users, concatenated.
-    user_ids: String,
-}
-
-/// A visit of a batch.
-struct BatchEntry {
-    segment: usize,
-    /// The range of the id in [`Batch::user_ids`].
-    user_id: Range<usize>,
-    /// The hash of the user's id, which decides the partition.
-    hash: u64,
-    seen_at: Timestamp,
-}
+use super::partition_batch::{MemberCommand, PartitionBatch};
+use super::visits::Batch;
+use crate::domain::{Level, Timestamp};
+use crate::store::keys::KeyNames;
+use crate::store::sampling::Depths;
+use crate::store::sampling::depths::{DepthsByName, written};
+use crate::store::{KeySet, Partition, Partitions, SegmentKey};
 
 /// The text of a score, kept for the next visit: most visits that follow each other have the same time.
 #[derive(Default)]
@@ -45,107 +19,13 @@ struct ScoreText {
     text: String,
 }
 
-/// The visits of a batch that belong to one partition, as commands.
-pub(super) struct PartitionBatch {
-    pub(super) partition: Partition,
-    pub(super) member_commands: Vec<MemberCommand>,
-    /// The indices of the visits in the batch, in order of the commands.
-    visits: Vec<usize>,
-}
-
-/// A `ZADD GT` of up to [`Batch::MAX_VISITS_PER_COMMAND`] visits to a segment.
-pub(super) struct MemberCommand {
-    command: Cmd,
-    pub(super) segment: usize,
-    pub(super) key: SegmentKey,
-    /// The range of its visits in [`PartitionBatch::visits`].
-    visits: Range<usize>,
-}
-
 impl Batch {
     /// Redis finishes a command before it serves another connection, and takes 2 to 5 us for a visit.
     const MAX_VISITS_PER_COMMAND: usize = 1_000;
-    /// Maximum number of segments that [`Self::with_capacity`] allocates memory for.
-    const MAX_SEGMENTS_AT_FIRST: usize = 64;
 
-    /// Returns an empty batch that has allocated memory for `visits`.
-    #[must_use]
-    pub fn with_capacity(visits: usize) -> Self {
-        let segments = visits.min(Self::MAX_SEGMENTS_AT_FIRST);
-        Self {
-            visits: Vec::with_capacity(visits),
-            segment_names: Vec::with_capacity(segments),
-            segments_by_name: HashTable::with_capacity(segments),
-            ..Self::default()
-        }
-    }
-
-    /// Adds a copy of `visit`.
-    pub fn add(&mut self, visit: &Visit<'_>) {
-        self.add_each(&visit.user_id, std::slice::from_ref(&visit.segment), visit.seen_at);
-    }
-
-    /// Adds a copy of each of `visits`, in the order of their segments.
-    pub fn add_all(&mut self, visits: &Visits<'_>) {
-        self.add_each(&visits.user_id, visits.segments.as_slice(), visits.seen_at);
-    }
-
-    /// Adds a visit of `user_id` to each of `segments`. The visits share the copy of the id.
-    fn add_each(&mut self, user_id: &UserId<'_>, segments: &[SegmentName<'_>], seen_at: Timestamp) {
-        let (user_id, start) = (user_id.as_str(), self.user_ids.len());
-        self.user_ids.push_str(user_id);
-        let (range, hash) = (start..self.user_ids.len(), hash(user_id));
-        for segment in segments {
-            let segment = self.index_of_segment(segment.as_str());
-            self.visits.push(BatchEntry { segment, user_id: range.clone(), hash, seen_at });
-        }
-    }
-
-    /// Returns the index of the segment `name`, which becomes a segment of the batch.
-    fn index_of_segment(&mut self, name: &str) -> usize {
-        let Self { segment_names, segments_by_name, hasher, .. } = self;
-        let known = segments_by_name.find(hasher.hash_one(name), |index| &*segment_names[*index] == name);
-        known.copied().unwrap_or_else(|| {
-            let index = segment_names.len();
-            segment_names.push(name.into());
-            segments_by_name
-                .insert_unique(hasher.hash_one(name), index, |index| hasher.hash_one(&*segment_names[*index]));
-            index
-        })
-    }
-
-    /// Returns the number of visits.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.visits.len()
-    }
-
-    /// Whether there are no visits.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.visits.is_empty()
-    }
-
-    /// Returns the names of the segments, in order of their first visit.
-    pub(super) fn segment_names(&self) -> &[Box<str>] {
-        &self.segment_names
-    }
-
-    /// Returns the indices of the visits to `segments`, which ascend.
-    pub(super) fn visits_to(&self, segments: &[usize]) -> impl Iterator<Item = usize> {
-        let visits = self.visits.iter().enumerate();
-        visits.filter(|(_, visit)| segments.binary_search(&visit.segment).is_ok()).map(|(index, _)| index)
-    }
-
-    /// Returns the arguments of `command`, one of [`Self::partition_batches`], from the first score on.
-    pub(super) fn members_of(command: &Cmd) -> impl Iterator<Item = &[u8]> {
-        let words = command.args_iter().filter_map(|word| if let Arg::Simple(word) = word { Some(word) } else { None });
-        words.skip("ZADD key GT".split(' ').count())
-    }
-
-    /// Splits the visits by partition of `key_set`, without the segments `over_limit`, which ascend, and without the visits
-    /// that their segments don't keep, as far as `depths` are known.
-    pub(super) fn partition_batches(
+    /// Splits the visits by partition of `key_set`, without the segments `over_limit`, which ascend, and without the
+    /// visits that their segments don't keep, as far as `depths` are known.
+    pub(in crate::store) fn partition_batches(
         &self,
         key_names: &KeyNames,
         key_set: KeySet,
@@ -173,10 +53,11 @@ impl Batch {
                 self.partition_batch(key_names, partition, visits.to_vec(), &mut scores)
             }
         });
-        batches.filter(|batch| !batch.visits.is_empty()).collect()
+        batches.filter(|batch| !batch.visits().is_empty()).collect()
     }
 
-    /// Returns the commands of the visits at the indices `visits`. They belong to `partition` and are sorted by segment.
+    /// Returns the commands of the visits at the indices `visits`. They belong to `partition` and are sorted by
+    /// segment.
     fn partition_batch(
         &self,
         key_names: &KeyNames,
@@ -228,8 +109,8 @@ impl Batch {
         Level::of(&self.user_ids[self.visits[index].user_id.clone()])
     }
 
-    /// Appends to `commands` those that write the visits at the indices `visits`, which belong to one segment, to `key`.
-    /// `end` is the number of visits of the partition that have a command.
+    /// Appends to `commands` those that write the visits at the indices `visits`, which belong to one segment, to
+    /// `key`. `end` is the number of visits of the partition that have a command.
     fn add_commands(
         &self,
         commands: &mut Vec<MemberCommand>,
@@ -296,62 +177,16 @@ impl ScoreText {
     }
 }
 
-impl PartitionBatch {
-    /// Takes the commands that write members, with their slots.
-    pub(super) fn take_commands(&mut self) -> impl ExactSizeIterator<Item = (Slot, Cmd)> {
-        let slot = self.partition.slot();
-        self.member_commands.iter_mut().map(move |command| (slot, std::mem::take(&mut command.command)))
-    }
-
-    /// Returns the commands that write members, each with the index of its segment and its key.
-    pub(super) fn commands(&self) -> impl Iterator<Item = (usize, SegmentKey, &Cmd)> {
-        self.member_commands.iter().map(|command| (command.segment, command.key, &command.command))
-    }
-
-    /// Returns the command that adds the segments to the partition's index.
-    pub(super) fn index_command(&self, key_names: &KeyNames, segment_names: &[Box<str>]) -> (Slot, Cmd) {
-        let key = key_names.index(self.partition);
-        // The commands of a segment follow each other.
-        let segments = self.member_commands.chunk_by(|one, next| one.segment == next.segment);
-        let names = segments.map(|commands| &*segment_names[commands[0].segment]);
-        let bytes = "ZADD".len() + key.len() + names.clone().map(|name| "0".len() + name.len()).sum::<usize>();
-        let mut command = Cmd::with_capacity(2 + 2 * self.member_commands.len(), bytes);
-        command.arg("ZADD").arg(key);
-        names.for_each(|name| {
-            command.arg(0).arg(name);
-        });
-        (self.partition.slot(), command)
-    }
-
-    /// Returns the indices in the batch of the visits of `command`.
-    pub(super) fn visits_of(&self, command: &MemberCommand) -> &[usize] {
-        &self.visits[command.visits.clone()]
-    }
-
-    /// Returns the indices of all visits in the batch.
-    pub(super) fn visits(&self) -> &[usize] {
-        &self.visits
-    }
-}
-
-impl fmt::Debug for Batch {
-    /// Shows sizes alone, since no user's id may reach a log.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Batch")
-            .field("segments", &self.segment_names.len())
-            .field("visits", &self.len())
-            .finish_non_exhaustive()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
+    use ::redis::Arg;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::{SegmentName, UserId};
+    use crate::domain::{SegmentName, UserId, Visit};
+    use crate::store::partition::hash;
 
     fn word(arg: Arg<&[u8]>) -> String {
         match arg {

@@ -13,7 +13,7 @@ use crate::store::{self, KeySet, Member, MembersCursor, Partition, SegmentKey, S
 /// A read of the partitions of one key set. Of a segment that keeps a sample, it has the members from the depth on that
 /// each partition had when the read began.
 #[derive(Debug)]
-pub struct Reading {
+pub struct MemberReader {
     keys: KeySet,
     /// The depth of each partition; empty if segments keep all members.
     depths: BTreeMap<Partition, Depth>,
@@ -40,7 +40,7 @@ pub enum ReadOutcome {
     Raised,
 }
 
-impl Reading {
+impl MemberReader {
     /// Members that a read of all partitions returns.
     const MEMBERS: usize = 4_096;
     /// The fewest members of a page.
