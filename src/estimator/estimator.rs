@@ -146,6 +146,10 @@ impl Estimator {
             metrics.expired(1);
             return Ok(Recorded::Expired);
         }
+        if self.store.is_sampled_out(&visit.user_id, &visit.segment) {
+            metrics.sampled_out(1);
+            return self.measured(Ok(()));
+        }
         // The caller may stop waiting. The outcome of its visit is then unknown.
         let abandoned = scopeguard::guard((), |()| metrics.abandoned(1));
         let written = self.visits.submit(self.shard_of(&visit.user_id), visit.into_owned()).await;
@@ -162,6 +166,10 @@ impl Estimator {
         if self.is_expired(*seen_at, now) {
             metrics.expired(count as u64);
             return vec![Ok(Recorded::Expired); count];
+        }
+        if segments.as_slice().iter().all(|segment| self.store.is_sampled_out(user_id, segment)) {
+            metrics.sampled_out(count as u64);
+            return segments.as_slice().iter().map(|_| self.measured(Ok(()))).collect();
         }
         let abandoned = scopeguard::guard((), |()| metrics.abandoned(count as u64));
         let written = self.visits.submit_all(self.shard_of(user_id), visits.each().collect()).await;

@@ -1,7 +1,9 @@
 //! What a bounded segment keeps.
 
+use futures_util::FutureExt as _;
 use rstest::rstest;
-use segment_estimator::domain::{Level, Timestamp};
+use segment_estimator::domain::{Level, Segments, Timestamp, UserId, Visits};
+use segment_estimator::estimator::Recorded;
 
 use super::{
     BOUND, assert_near, bounded, calls, depth, depths, kept, number, record, users_from, wait_until_within_bound,
@@ -99,6 +101,38 @@ async fn visit_outside_the_sample_costs_redis_no_command() {
     estimator.record(visit(&written, "sports", now), now).await.unwrap();
     // It may be the one that begins a check.
     assert!(sent(&before, calls(&mut connection)).contains(&"zadd".to_owned()));
+}
+
+/// It waits neither for Redis nor for other visits.
+#[tokio::test]
+async fn visit_outside_the_sample_is_acknowledged_at_once() {
+    let redis = Redis::start();
+    let (estimator, now) = (bounded(&redis, "8"), Timestamp::now());
+    for name in ["sports", "news"] {
+        record(&estimator, name, 0..20_000, now).await;
+    }
+    let of_level = |level: u8| (30_000..).map(|user| format!("u{user}")).find(|user| Level::of(user).number() == level);
+    let (lowest, highest) = (of_level(0).unwrap(), of_level(12).unwrap());
+    eventually("the depths are known", async || {
+        estimator.record(visit(&lowest, "sports", now), now).now_or_never().is_some_and(|recorded| {
+            assert_eq!(recorded.unwrap(), Recorded::Accepted);
+            true
+        })
+    })
+    .await;
+    eventually("the depths of all segments are known", async || {
+        let visits = Visits {
+            user_id: UserId::parse(lowest.as_str()).unwrap(),
+            segments: Segments::List(["sports", "news"].map(segment).into()),
+            seen_at: now,
+        };
+        estimator.record_all(&visits, now).now_or_never().is_some_and(|recorded| {
+            assert!(recorded.len() == 2 && recorded.iter().all(|recorded| matches!(recorded, Ok(Recorded::Accepted))));
+            true
+        })
+    })
+    .await;
+    assert!(estimator.record(visit(&highest, "sports", now), now).now_or_never().is_none(), "it is written");
 }
 
 #[tokio::test]
