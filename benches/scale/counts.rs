@@ -8,8 +8,8 @@ use crate::Result;
 use crate::bounded::Errors;
 use crate::data::{Data, NOW, segments};
 
-/// Counts all segments once. Returns the microseconds of each count, beginning with the largest segment, and the errors of
-/// estimates.
+/// Counts all segments once. Returns the microseconds of each count, beginning with the largest segment, and the errors
+/// of estimates.
 ///
 /// # Errors
 ///

@@ -61,8 +61,9 @@ impl Curve {
         Self { is_line: true, ..Self::power(name, title, unit, figure) }
     }
 
-    fn fit(&self, points: &[Point]) -> Fit {
-        if self.is_line { Fit::Line(Line::of(points)) } else { Fit::Power(Power::of(points)) }
+    /// The memory of bounded segments follows no line.
+    fn fit(&self, points: &[Point], kind: Kind) -> Fit {
+        if self.is_line && kind != Kind::Bounded { Fit::Line(Line::of(points)) } else { Fit::Power(Power::of(points)) }
     }
 
     /// Returns the equation, with pairs in millions.
@@ -92,7 +93,7 @@ pub fn plots(figures: &[Figures], engines: &[Kind]) -> Vec<(String, String)> {
     let plot = |curve: &Curve| {
         let series = engines.iter().map(|&kind| {
             let points = points(figures, kind, curve.figure);
-            let fit = curve.fit(&points);
+            let fit = curve.fit(&points, kind);
             let least = points.iter().map(|point| point.0).fold(f64::INFINITY, f64::min);
             let most = points.iter().map(|point| point.0).fold(0.0, f64::max);
             let step = |step: u32| least * (most / least).powf(f64::from(step) / f64::from(STEPS));
@@ -111,7 +112,7 @@ pub fn growth(figures: &[Figures], engines: &[Kind]) -> Part {
     for curve in &CURVES {
         for &kind in engines {
             let points = points(figures, kind, curve.figure);
-            let fit = curve.fit(&points);
+            let fit = curve.fit(&points, kind);
             let most = points.iter().map(|point| point.0).fold(0.0, f64::max);
             rows.push(vec![
                 format!("{}, {}", curve.title, curve.unit),
@@ -126,8 +127,8 @@ pub fn growth(figures: &[Figures], engines: &[Kind]) -> Part {
     Part {
         title: "growth",
         note: format!(
-            "Least-squares fits over all rounds, N in millions of pairs: a power law for times, fitted to logarithms, and a \
-             line for memory. The last column is how much the fit grows from the most measured pairs to ten times as many. \
+            "Least-squares fits over all rounds, N in millions of pairs: a power law for times and bounded memory, fitted to \
+             logarithms, and a line for other memory. The last column is how much the fit grows from the most measured pairs to ten times as many. \
              R² is meaningless for a flat curve, which has no variance to explain.\n\n{}",
             pictures.join("\n")
         ),

@@ -72,6 +72,8 @@ enum Effect {
     Writes,
     /// Is accepted, and writes nothing.
     WritesNothing,
+    /// Is accepted. Redis keeps what it has, and a sample of the visits.
+    IsSampled,
     /// Returns this count. Redis keeps what it has.
     Counts(u64),
 }
@@ -132,6 +134,11 @@ impl<'a> Contender<'a> {
         requests: &'a RequestFile,
     ) -> Self {
         Self { effect: Effect::WritesNothing, ..Self::writes(name, redis, service, requests) }
+    }
+
+    /// Requests that write a visit each, if a sample keeps it.
+    pub fn is_sampled(name: &'static str, redis: &'a Redis, service: &'a Service, requests: &'a RequestFile) -> Self {
+        Self { effect: Effect::IsSampled, ..Self::writes(name, redis, service, requests) }
     }
 
     /// Requests that return `count`.
@@ -232,6 +239,7 @@ impl<'a> Contender<'a> {
             && match self.effect {
                 Effect::Writes => self.redis.members()? == 1,
                 Effect::WritesNothing => self.redis.members()? == 0,
+                Effect::IsSampled => true,
                 Effect::Counts(count) => is_count(&answer, count),
             };
         if is_right { Ok(()) } else { Err(format!("{} answered {answer:?}", self.name).into()) }
@@ -240,7 +248,7 @@ impl<'a> Contender<'a> {
     fn prepare_redis(&self) -> Result<()> {
         match self.effect {
             Effect::Writes | Effect::WritesNothing => self.redis.empty(),
-            Effect::Counts(_) => Ok(()),
+            Effect::IsSampled | Effect::Counts(_) => Ok(()),
         }
     }
 

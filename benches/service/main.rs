@@ -24,6 +24,7 @@ mod prune;
 mod random;
 mod report;
 mod requests;
+mod sampled;
 mod servers;
 mod singles;
 mod small;
@@ -58,7 +59,7 @@ struct Arguments {
     /// Redis or Valkey server to run on
     #[arg(long, value_name = "PATH", default_value = "redis-server")]
     redis_server: PathBuf,
-    /// Another build of the service to compare with, in the parts `singles`, `counts` and `front`
+    /// Another build of the service to compare with, in the parts `singles`, `sampled`, `counts` and `front`
     #[arg(long, value_name = "PATH")]
     baseline: Option<PathBuf>,
     /// Also write the result into docs/benchmarks.md
@@ -87,6 +88,7 @@ enum Name {
     Singles,
     Connections,
     Small,
+    Sampled,
     Front,
     Disk,
     Batch,
@@ -162,6 +164,7 @@ fn measure(name: Name, plan: &Plan) -> Result<Part> {
         Name::Singles => singles::measure(plan),
         Name::Connections => connections::measure(plan),
         Name::Small => small::measure(plan),
+        Name::Sampled => sampled::measure(plan),
         Name::Front => front::measure(plan),
         Name::Disk => disk::measure(plan),
         Name::Batch => batch::measure(plan),

@@ -63,7 +63,8 @@ impl Errors {
 /// Returns the standard error of the mean of relative errors. `segments` have 2^k - 1 and the number of users.
 ///
 /// A user has the same level in every segment, so the errors of two segments are correlated: the covariance of their
-/// estimates is |A and B| (2^min - 1), with the lower depth of the two. Of `users`, |A| |B| / `users` are in both on average.
+/// estimates is |A and B| (2^min - 1), with the lower depth of the two. Of `users`, |A| |B| / `users` are in both on
+/// average.
 fn standard_error_of_mean(segments: &[(f64, f64)], users: f64) -> f64 {
     let mut variance = 0.0;
     for (one, (odds, size)) in segments.iter().enumerate() {
