@@ -248,7 +248,7 @@ impl Estimator {
     }
 
     async fn count(&self, segment: &SegmentName<'_>, cutoff: Timestamp) -> Result<Estimate, store::Error> {
-        self.counts.submit(Shard::ONLY, CountQuery::new(segment.clone().into_owned(), cutoff)).await
+        self.counts.submit(Shard::ONLY, CountQuery { segment: segment.clone().into_owned(), cutoff }).await
     }
 
     /// Refuses a window of which some members may be pruned.

@@ -48,8 +48,7 @@ impl Estimator {
             Timestamp::from_millis(begin + offset as i64)
         };
         // A count after each bound except the last. The members between two bounds are the difference.
-        let earliest_cutoff = bound(0);
-        let request = |at| CountQuery { segment: segment.clone().into_owned(), cutoff: bound(at), earliest_cutoff };
+        let request = |at| CountQuery { segment: segment.clone().into_owned(), cutoff: bound(at) };
         let requests: Vec<_> = (0..buckets.max(1)).map(request).collect();
         let mut after = Vec::with_capacity(buckets);
         for count in self.store.counts(&requests.iter().collect::<Vec<_>>()).await? {

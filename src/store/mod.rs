@@ -103,6 +103,7 @@ pub use self::prune::{MemberCounts, SliceOutcome};
 pub use self::reconcile::UserInSegment;
 use self::sampling::Depths;
 pub use self::sampling::max_members::MaxMembers;
+pub(crate) use self::sampling::segment_depth::SegmentDepth;
 use self::segment_limit::SegmentLimit;
 pub use self::tombstones::{Tombstone, TombstonesPage};
 pub use self::users::Presence;

@@ -10,6 +10,7 @@ use ::redis::{Cmd, Value, cmd};
 
 use super::layout::{Attempt, KnownLayout};
 use super::partition::hash;
+use super::sampling::segment_depth::SegmentDepth;
 use super::{Error, IndexCursor, Layout, Partition, Store};
 use crate::domain::{Depth, Level, SegmentName, Timestamp, UserId, Visit};
 use crate::redis::{self, Request, Slot, parse};
@@ -57,11 +58,19 @@ impl Store {
                 }
             }
             if partition.bound().is_some() {
-                let Attempt::Committed(depths) = self.depths_without(user, partition, cutoff, &known).await? else {
+                let Attempt::Committed(mut depths) = self.depths_without(user, partition, cutoff, &known).await? else {
                     return Ok(Attempt::Stale);
                 };
-                found.retain(|(segment, _)| !depths.contains_key(segment));
-                found.extend(depths.into_iter().map(|(segment, depth)| (segment, Presence::NotKnown(depth))));
+                let level = Level::of(user.as_str());
+                found.retain(|(segment, presence)| match (depths.get(segment), presence) {
+                    (Some(depth), Presence::SeenAt(at)) => *at > cutoff && depth.at(*at).keeps(level),
+                    _ => true,
+                });
+                found.iter().for_each(|(segment, _)| {
+                    depths.remove(segment);
+                });
+                let not_known = |depth: SegmentDepth| Presence::NotKnown(depth.at(cutoff));
+                found.extend(depths.into_iter().map(|(segment, depth)| (segment, not_known(depth))));
                 found.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
             }
             Ok(Attempt::Committed(found))
@@ -77,7 +86,7 @@ impl Store {
         partition: Partition,
         cutoff: Timestamp,
         known: &KnownLayout,
-    ) -> Result<Attempt<BTreeMap<SegmentName<'static>, Depth>>, Error> {
+    ) -> Result<Attempt<BTreeMap<SegmentName<'static>, SegmentDepth>>, Error> {
         let level = Level::of(user.as_str());
         let request = Request::each([self.depths_read(partition)]);
         let request = request.and_then_read(self.key_names.layout_reads([partition]));
@@ -89,9 +98,9 @@ impl Store {
         for depths in depths {
             for (name, depth) in self.parse_depths(partition, depths)? {
                 // A text of another program concerns its segment alone, of which nothing is known.
-                let depth = depth.map_or(Depth::MAX, |depth| depth.at(cutoff));
+                let depth = depth.unwrap_or_else(|| SegmentDepth::steady(Depth::MAX));
                 if let Ok(name) = SegmentName::parse(name)
-                    && !depth.keeps(level)
+                    && !depth.at(cutoff).keeps(level)
                 {
                     without.insert(name, depth);
                 }
@@ -122,13 +131,14 @@ impl Store {
                 return Ok(Attempt::Stale);
             };
             let level = Level::of(user.as_str());
+            let last_seen = scores.into_iter().next().flatten();
             for depth in depths {
-                let depth = self.parse_depth(partition, depth)?.at(cutoff);
-                if !depth.keeps(level) {
-                    return Ok(Attempt::Committed(Presence::NotKnown(depth)));
+                let depth = self.parse_depth(partition, depth)?;
+                let is_kept = last_seen.is_some_and(|at| at > cutoff && depth.at(at).keeps(level));
+                if !is_kept && !depth.at(cutoff).keeps(level) {
+                    return Ok(Attempt::Committed(Presence::NotKnown(depth.at(cutoff))));
                 }
             }
-            let last_seen = scores.into_iter().next().flatten();
             Ok(Attempt::Committed(last_seen.map_or(Presence::Absent, Presence::SeenAt)))
         })
         .await

@@ -8,7 +8,7 @@ use crate::commands::backoff::Backoff;
 use crate::commands::progress::Progress;
 use crate::domain::visit_json::RawVisits;
 use crate::domain::{Depth, SegmentName, Segments, Timestamp};
-use crate::store::{self, Partition, SegmentKey, Store};
+use crate::store::{self, Partition, SegmentDepth, SegmentKey, Store};
 
 /// The state of an export in progress.
 pub(super) struct Writer<'a, W> {
@@ -46,26 +46,25 @@ impl<W: Write> Writer<'_, W> {
         if partition.bound().is_some() {
             return self.write_bounded_segment(partition, segment).await;
         }
-        if !self.write_key(SegmentKey { partition, level: None }, segment, Depth::ZERO).await? {
+        if !self.write_key(SegmentKey { partition, level: None }, segment, SegmentDepth::default()).await? {
             self.exported.segments_failed += 1;
         }
         Ok(())
     }
 
-    /// Writes the levels of `segment` that are complete.
+    /// Writes the levels of `segment` that are kept.
     async fn write_bounded_segment(
         &mut self,
         partition: Partition,
         segment: &SegmentName<'_>,
     ) -> Result<(), ExportError> {
         let (store, cutoff) = (self.store, self.cutoff);
-        let one = [segment.clone()];
-        let depth = retry(|| store.common_depth(partition, &one, cutoff)).await?;
-        if depth != Depth::ZERO && !self.has_weights {
+        let depth = retry(|| store.segment_depth(partition, segment)).await?;
+        if depth.at(cutoff) != Depth::ZERO && !self.has_weights {
             return Err(ExportError::Shrunk(segment.clone().into_owned()));
         }
         let keys: Vec<_> =
-            depth.levels().map(|level| (SegmentKey { partition, level: Some(level) }, segment)).collect();
+            depth.written().levels().map(|level| (SegmentKey { partition, level: Some(level) }, segment)).collect();
         // Most levels are empty.
         let counts = retry(|| store.count_members(partition, &keys, cutoff)).await?;
         for ((key, segment), counts) in keys.into_iter().zip(counts) {
@@ -76,18 +75,18 @@ impl<W: Write> Writer<'_, W> {
             }
         }
         // A raise in the meantime has deleted levels.
-        match retry(|| store.common_depth(partition, &one, cutoff)).await? {
-            now if now > depth => Err(ExportError::Shrunk(segment.clone().into_owned())),
+        match retry(|| store.segment_depth(partition, segment)).await? {
+            now if now.written() > depth.written() => Err(ExportError::Shrunk(segment.clone().into_owned())),
             _ => Ok(()),
         }
     }
 
-    /// Writes the members of `segment`, a sample of `depth`, in `key`. Returns false if the key has another type.
+    /// Writes those members of `segment`, a sample of `depth`, that are in `key`. Returns false if the key has another type.
     async fn write_key(
         &mut self,
         key: SegmentKey,
         segment: &SegmentName<'_>,
-        depth: Depth,
+        depth: SegmentDepth,
     ) -> Result<bool, ExportError> {
         let (store, mut cursor) = (self.store, None);
         loop {
@@ -96,7 +95,8 @@ impl<W: Write> Writer<'_, W> {
                 page => page?,
             };
             for (user_id, seen_at) in page.members {
-                if seen_at > self.cutoff {
+                let depth = depth.at(seen_at);
+                if seen_at > self.cutoff && key.level.is_none_or(|level| depth.keeps(level)) {
                     let segments = Segments::One(segment.clone());
                     let visits = RawVisits { user_id, segments, seen_at: Some(seen_at) };
                     visits.write_weighted_lines(self.has_weights.then(|| depth.weight()), &mut self.out)?;

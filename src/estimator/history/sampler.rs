@@ -81,7 +81,7 @@ impl HistorySampler {
     ) -> Result<u64, store::Error> {
         let window = self.estimator.window();
         let requests: Vec<_> =
-            segments.into_iter().map(|segment| CountQuery::new(segment, window.cutoff(now))).collect();
+            segments.into_iter().map(|segment| CountQuery { segment, cutoff: window.cutoff(now) }).collect();
         let counts = self.history.store.counts(&requests.iter().collect::<Vec<_>>()).await?;
         let mut samples = Vec::with_capacity(counts.len());
         for (CountQuery { segment, .. }, count) in requests.into_iter().zip(counts) {

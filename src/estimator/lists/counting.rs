@@ -125,7 +125,8 @@ impl Estimator {
     ) -> Result<Vec<Option<Estimate>>, store::Error> {
         let mut counts = Vec::with_capacity(segments.len());
         for segments in segments.chunks(self.count_batch()) {
-            let requests: Vec<_> = segments.iter().map(|segment| CountQuery::new(segment.clone(), cutoff)).collect();
+            let requests: Vec<_> =
+                segments.iter().map(|segment| CountQuery { segment: segment.clone(), cutoff }).collect();
             for count in self.store.counts(&requests.iter().collect::<Vec<_>>()).await? {
                 counts.push(match count {
                     Ok(count) => Some(count),

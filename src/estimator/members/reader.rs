@@ -8,15 +8,15 @@ use super::error::MemberListError;
 use super::merge::Merge;
 use super::query::MembersQuery;
 use crate::domain::{Depth, SegmentName, Timestamp};
-use crate::store::{self, KeySet, Member, MembersCursor, Partition, SegmentKey, Store};
+use crate::store::{self, KeySet, Member, MembersCursor, Partition, SegmentDepth, SegmentKey, Store};
 
-/// A read of the partitions of one key set. Of a segment that keeps a sample, it has the members from the depth on that
-/// each partition had when the read began.
+/// A read of the partitions of one key set. Of a segment that keeps a sample, it has the members by the depth that each
+/// partition had when the read began.
 #[derive(Debug)]
 pub struct MemberReader {
     keys: KeySet,
     /// The depth of each partition; empty if segments keep all members.
-    depths: BTreeMap<Partition, Depth>,
+    depths: BTreeMap<Partition, SegmentDepth>,
     /// The maximum number of members of a page.
     page_size: usize,
     merge: Merge<WeightedMember, (SegmentKey, MembersCursor)>,
@@ -54,16 +54,17 @@ impl MemberReader {
         let mut depths = BTreeMap::new();
         if keys.max_members().is_some() {
             let partitions: Vec<_> = keys.all().collect();
-            let found = store.depths_at(&partitions, &query.segment, cutoff).await?;
+            let found = store.segment_depths(&partitions, &query.segment).await?;
             depths.extend(partitions.into_iter().zip(found));
         }
-        if let (Some(min), Some(max)) = (depths.values().min(), depths.values().max())
-            && *max > Depth::ZERO
+        let of_all = || depths.values().map(|depth| depth.at(cutoff));
+        if let (Some(min), Some(max)) = (of_all().min(), of_all().max())
+            && max > Depth::ZERO
             && !query.accepts_sample
         {
-            return Err(MemberListError::Sampled { segment: query.segment.clone(), depths: [*min, *max] });
+            return Err(MemberListError::Sampled { segment: query.segment.clone(), depths: [min, max] });
         }
-        let is_kept = |key: &SegmentKey| key.level.is_none_or(|level| depths[&key.partition].keeps(level));
+        let is_kept = |key: &SegmentKey| key.level.is_none_or(|level| depths[&key.partition].written().keeps(level));
         let sources: Vec<_> = keys.segment_keys().filter(is_kept).collect();
         let page_size = (Self::MEMBERS / sources.len()).clamp(Self::MIN_PAGE, Store::PAGE);
         let cursors = store.cursors_after(&query.segment, sources, position).await?;
@@ -89,13 +90,17 @@ impl MemberReader {
         };
         let Some(pages) = pages else { return Ok(ReadOutcome::OtherKeySet) };
         // Behind the pages: a raise in between has deleted members that its depth leaves out.
-        if self.is_raised(store, segment, cutoff, cursors.iter().map(|(key, _)| key.partition)).await? {
+        if self.is_raised(store, segment, cursors.iter().map(|(key, _)| key.partition)).await? {
             return Ok(ReadOutcome::Raised);
         }
         for ((source, (key, _)), (page, next)) in sources.into_iter().zip(cursors).zip(pages) {
-            let weight = self.depths.get(&key.partition).map_or(1, |depth| depth.weight());
+            let depth = self.depths.get(&key.partition).copied().unwrap_or_default();
             let live = page.into_iter().filter(|member| member.score > cutoff.into());
-            let weighted = live.map(|member| WeightedMember { member, weight });
+            let weighted = live.filter_map(|member| {
+                let depth = depth.of_member(member.score);
+                let is_kept = key.level.is_none_or(|level| depth.keeps(level));
+                is_kept.then(|| WeightedMember { member, weight: depth.weight() })
+            });
             self.merge.fill(source, weighted, next.map(|next| (key, next)));
         }
         Ok(ReadOutcome::Complete)
@@ -107,7 +112,6 @@ impl MemberReader {
         &self,
         store: &Store,
         segment: &SegmentName<'_>,
-        cutoff: Timestamp,
         partitions: impl Iterator<Item = Partition>,
     ) -> Result<bool, store::Error> {
         if self.depths.is_empty() {
@@ -116,8 +120,8 @@ impl MemberReader {
         let mut partitions: Vec<_> = partitions.collect();
         partitions.sort_unstable();
         partitions.dedup();
-        let depths = store.depths_at(&partitions, segment, cutoff).await?;
-        Ok(partitions.iter().zip(depths).any(|(partition, depth)| depth > self.depths[partition]))
+        let depths = store.segment_depths(&partitions, segment).await?;
+        Ok(partitions.iter().zip(depths).any(|(partition, depth)| depth.written() > self.depths[partition].written()))
     }
 
     /// Takes the next members, in order of time and then of name.

@@ -24,7 +24,7 @@
 //! An instance that has added a sixteenth of the bound to a segment, or a quarter of the room that is left, checks how
 //! many members the segment has, and raises its depth if they are more than the bound. A prune lowers the depth of a
 //! segment that has less than a quarter of it. The lower levels are written at once, by every instance after
-//! [`Depths::MAX_AGE`], and count a window later.
+//! [`Depths::MAX_AGE`]. Members that were last seen since then have the lower depth, and earlier ones the higher.
 //!
 //! # Replicas
 //!
@@ -34,6 +34,7 @@
 
 mod additions;
 mod adjust;
+mod count;
 mod delete;
 pub(super) mod depths;
 mod fill;

@@ -68,21 +68,32 @@ impl Store {
         Ok(highest)
     }
 
-    /// Returns the depth of `segment` in each of `partitions`, for members that were seen after `cutoff`.
+    /// Returns the depth of `segment` in `partition`.
     ///
     /// # Errors
     ///
     /// An [`Error`] if Redis didn't answer.
-    pub async fn depths_at(
+    pub(crate) async fn segment_depth(
+        &self,
+        partition: Partition,
+        segment: &SegmentName<'_>,
+    ) -> Result<SegmentDepth, Error> {
+        Ok(self.segment_depths(&[partition], segment).await?.remove(0))
+    }
+
+    /// Returns the depth of `segment` in each of `partitions`.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] if Redis didn't answer.
+    pub(crate) async fn segment_depths(
         &self,
         partitions: &[Partition],
         segment: &SegmentName<'_>,
-        cutoff: Timestamp,
-    ) -> Result<Vec<Depth>, Error> {
+    ) -> Result<Vec<SegmentDepth>, Error> {
         let reads = partitions.iter().map(|partition| self.depth_read(*partition, segment));
         let depths = self.client.send_by_server::<Value>(reads, Request::each).await?;
-        let depths = partitions.iter().zip(depths);
-        depths.map(|(partition, depth)| Ok(self.parse_depth(*partition, depth)?.at(cutoff))).collect()
+        partitions.iter().zip(depths).map(|(partition, depth)| self.parse_depth(*partition, depth)).collect()
     }
 
     /// Returns the command that reads the depths of all segments in `partition`.

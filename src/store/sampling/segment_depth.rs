@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use crate::domain::{Depth, Timestamp};
+use crate::domain::{Depth, Score, Timestamp};
 
 /// The depth of a segment in a partition: which levels are written, and which count.
 ///
 /// The hash `depths` of the partition has a field for each segment that keeps a sample. Its text is the depth, such as
 /// `7`. While the depth falls, the text is `7>5@1795341600`: visits of level 5 and above are written, and all of them
-/// have been written since that Unix time. Counts over members before that time still use depth 7. A segment that is
+/// have been written since that Unix time. Members that were last seen before it still have depth 7. A segment that is
 /// about to be deleted falls to 0, and the text ends in `!`. A segment without a field has depth 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct SegmentDepth {
@@ -58,12 +58,22 @@ impl SegmentDepth {
         self.complete
     }
 
-    /// Returns the depth of counts over members that were seen after `cutoff`.
-    pub(crate) fn at(self, cutoff: Timestamp) -> Depth {
+    /// Returns the depth of all members that were last seen at `time` or later.
+    pub(crate) fn at(self, time: Timestamp) -> Depth {
+        self.of_member(time.into())
+    }
+
+    /// Returns the depth of the members whose score is `last_seen`: one of 2^depth users has one.
+    pub(crate) fn of_member(self, last_seen: Score) -> Depth {
         match self.fall {
-            Some(fall) if cutoff >= fall.complete_since() => fall.to,
+            Some(fall) if last_seen >= fall.complete_since().into() => fall.to,
             _ => self.complete,
         }
+    }
+
+    /// Returns the time from which on all visits of the lower levels are written; `None` if it doesn't fall.
+    pub(crate) fn falls_since(self) -> Option<Timestamp> {
+        self.fall.map(Fall::complete_since)
     }
 
     /// Whether all users are kept and count.

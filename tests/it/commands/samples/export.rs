@@ -4,10 +4,11 @@ use std::fs;
 use std::io::Read as _;
 use std::process::Stdio;
 
+use segment_estimator::domain::{Level, Timestamp};
 use serde_json::Value;
 
 use super::{Members, command, depth, fill, fill_until_sampled, members, record, refuses};
-use crate::helpers::{Redis, binary, run};
+use crate::helpers::{Redis, binary, eventually, run, segment};
 
 /// Returns the users of a segment in the lines of an export, with their scores and weights.
 fn lines_of(export: &str, name: &str) -> Vec<(String, f64, u64)> {
@@ -62,6 +63,36 @@ async fn export_of_samples_has_the_kept_users_and_their_weights() {
     assert_eq!((sports.len(), written), (kept.len(), kept));
     let sum: u64 = sports.iter().map(|(.., weight)| weight).sum();
     assert_eq!(sum, super::estimate(&redis, "sports").await.count());
+}
+
+/// The depth falls to 0, and one of two users of level 0 was seen since.
+#[tokio::test]
+async fn export_weighs_members_since_a_fall_by_the_lower_depth() {
+    let redis = Redis::start();
+    record(&redis, "plain@1024");
+    fill_until_sampled(&redis, "sports", 0..6_000, 1_024).await;
+    let since = Timestamp::now().as_millis() / 1_000 - 2;
+    let depth = depth(&redis, "sports");
+    redis.call::<()>(&["HSET", "depths", "sports", &format!("{depth}>0@{since}")]);
+    let of_level_0: Vec<_> =
+        (10_000..).map(|user| format!("u{user}")).filter(|user| Level::of(user).number() == 0).take(2).collect();
+    for (user, seen_at) in of_level_0.iter().zip([since, since - 1]) {
+        redis.call::<()>(&["ZADD", "segment@0:sports", &seen_at.to_string(), user]);
+    }
+    let (_folder, mut command) = command(&redis, &["export", "--sample"]);
+    let export = String::from_utf8(run(&mut command).stdout).unwrap();
+    let sports = lines_of(&export, "sports");
+    let weight_of = |user: &str| sports.iter().find(|(name, ..)| name == user).map(|(.., weight)| *weight);
+    assert_eq!([&of_level_0[0], &of_level_0[1]].map(|user| weight_of(user)), [Some(1), None]);
+    for (user, seen_at, weight) in &sports {
+        assert_eq!(*weight, if *seen_at >= since as f64 { 1 } else { 1 << depth }, "{user}");
+    }
+    let sum: u64 = sports.iter().map(|(.., weight)| weight).sum();
+    let (estimator, name) = (redis.estimator("14d"), segment("sports"));
+    eventually("a count that knows of the fall is the same", async || {
+        estimator.estimate(&name, Timestamp::now()).await.unwrap().count() == sum
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -1,13 +1,29 @@
 //! Depths that fall, and their records.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use segment_estimator::domain::{Timestamp, Window};
+use segment_estimator::domain::{Level, Timestamp, UserId, Window};
+use segment_estimator::estimator::{Estimator, IsMember, MembersQuery, UserSegments};
 
-use super::{BOUND, assert_near, bounded, depth, kept, number, record, users_from, wait_until_within_bound, window};
-use crate::helpers::{Redis, segment};
+use super::{
+    BOUND, assert_near, bounded, depth, depths, kept, number, record, users_from, wait_until_within_bound, window,
+};
+use crate::helpers::{Redis, eventually, segment, visit};
 
 const DAY: Duration = Duration::from_secs(86_400);
+
+/// Waits until `estimator` has read that the depth of the segment `name` falls, by a visit at `now` of a user of level 0.
+async fn wait_until_known(estimator: &Estimator, redis: &Redis, name: &str, now: Timestamp) {
+    let user = (30_000..).map(|user| format!("u{user}")).find(|user| Level::of(user).number() == 0).unwrap();
+    let key = format!("segment@0:{name}");
+    eventually("the fall is known", async || {
+        estimator.record(visit(&user, name, now), now).await.unwrap();
+        redis.call::<bool>(&["EXISTS", &key])
+    })
+    .await;
+    redis.call::<()>(&["UNLINK", &key]);
+}
 
 /// Returns the time from which a depth that falls at `now` is complete.
 fn complete_since(now: Timestamp) -> Timestamp {
@@ -60,7 +76,14 @@ async fn emptied_segment_begins_at_depth_0_again() {
     assert!(depth(&redis, "sports").contains(">0@"), "{}", depth(&redis, "sports"));
     assert!(!redis.call::<bool>(&["EXISTS", "segments"]), "the name is dropped");
 
-    let settled = complete_since(emptied) + window().duration();
+    // Its new users count one by one, and earlier ones might be left out for a window.
+    wait_until_known(&estimator, &redis, "sports", emptied).await;
+    let again = complete_since(emptied);
+    record(&estimator, "sports", 20_000..20_010, again).await;
+    let count = estimator.estimate(&segment("sports"), again + DAY).await.unwrap();
+    assert_eq!((count.count(), count.is_exact(), count.variance()), (10, false, 0.0), "{count}");
+
+    let settled = again + window().duration();
     record(&estimator, "sports", 0..10, settled).await;
     estimator.prune(settled).await.unwrap();
     assert_eq!(depth(&redis, "sports"), "");
@@ -113,4 +136,53 @@ async fn foreign_depth_fails_its_segment_alone() {
     assert!(failed.to_string().contains("`depths` holds a value that this service didn't write"), "{failed}");
     estimator.prune(now).await.unwrap();
     assert_eq!(depth(&redis, "news"), "theirs");
+}
+
+/// Lists, memberships, histograms and exports weigh a member as counts do: by the lower depth if it was seen since.
+#[tokio::test]
+async fn members_since_a_fall_have_the_lower_depth_everywhere() {
+    let redis = Redis::start();
+    let (estimator, start) = (bounded(&redis, "8"), Timestamp::now());
+    record(&estimator, "sports", 0..40_000, start).await;
+    wait_until_within_bound(&redis, "sports", BOUND / 8).await;
+    // A few of the users stay.
+    let later = start + 13 * DAY;
+    record(&estimator, "sports", 0..3_000, later).await;
+    let pruned = start + window().duration();
+    estimator.prune(pruned).await.unwrap();
+    assert!(depths(&redis, "sports").values().all(|depth| depth.contains('>')), "{:?}", depths(&redis, "sports"));
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let again = complete_since(pruned);
+    // No partition gets so many that its depth is raised.
+    record(&estimator, "sports", 50_000..50_700, again).await;
+    // The last bucket of half a day begins a millisecond before they were seen.
+    let (name, now) = (segment("sports"), again + DAY / 2 - Duration::from_millis(1));
+
+    let count = estimator.estimate(&name, now).await.unwrap();
+    assert_near(count, 3_700);
+    let since = estimator.estimate_within(&name, Window::new(DAY / 2).unwrap(), now).await.unwrap();
+    assert_near(since, 700);
+    let histogram = estimator.histogram(&name, window(), 28, now).await.unwrap();
+    assert_eq!((histogram.count.count(), histogram.buckets[27].count.count()), (count.count(), since.count()));
+
+    let query = MembersQuery { segment: name.clone(), window: window(), from: None, limit: None, accepts_sample: true };
+    let (mut list, mut members) = (estimator.members(query).unwrap(), Vec::new());
+    while let Some(page) = list.next(now).await.unwrap() {
+        members.extend(page);
+    }
+    assert_eq!(members.iter().map(|member| member.weight).sum::<u64>(), count.count());
+    let new = members.iter().filter(|member| member.last_seen.timestamp() == again);
+    assert_eq!(new.map(|member| member.weight).sum::<u64>(), since.count());
+    let weights: BTreeSet<_> = members.iter().map(|member| member.weight).collect();
+    assert!(weights.len() > 1, "{weights:?}");
+
+    let listed: BTreeSet<_> = members.iter().map(|member| member.user_id.as_str().to_owned()).collect();
+    for user in (50_000..50_700).map(|user| format!("u{user}")) {
+        let user_id = UserId::parse(user.as_str()).unwrap();
+        let is_listed = listed.contains(&user);
+        let membership = estimator.membership(&name, &user_id, window(), now).await.unwrap();
+        assert_eq!(matches!(membership, IsMember::Yes(_)), is_listed, "{user}: {membership:?}");
+        let UserSegments { memberships, not_known } = estimator.segments_of(&user_id, now).await.unwrap();
+        assert_eq!((memberships.len(), not_known.len()), if is_listed { (1, 0) } else { (0, 1) }, "{user}");
+    }
 }
