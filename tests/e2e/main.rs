@@ -16,6 +16,7 @@ mod docs;
 mod download;
 mod driver;
 mod errors;
+mod estimates;
 mod list;
 mod looks;
 mod overlap;
