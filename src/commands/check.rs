@@ -153,7 +153,7 @@ fn write_samples(max_members: MaxMembers, samples: Option<&SampledSegments>, out
         Some((name, depth)) => {
             let keep = if *segments == 1 { "keeps" } else { "keep" };
             let segments = counted(*segments, "segment", "segments");
-            writeln!(out, "; {segments} {keep} a sample, the smallest one user in {} ({name})", depth.weight())?;
+            writeln!(out, "; {segments} {keep} a sample, the coarsest one user in {} ({name})", depth.weight())?;
         }
         None => writeln!(out, "; no segment has more")?,
     }

@@ -14,6 +14,8 @@ use super::sampling::Depth;
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Estimate {
     count: u64,
+    /// The number of users that the estimate was made from.
+    kept: u64,
     variance: f64,
     is_sampled: bool,
 }
@@ -25,7 +27,7 @@ impl Estimate {
     /// Returns an exact number.
     #[must_use]
     pub const fn exact(count: u64) -> Self {
-        Self { count, variance: 0.0, is_sampled: false }
+        Self { count, kept: count, variance: 0.0, is_sampled: false }
     }
 
     /// Returns the estimate from `kept` users of a sample of `depth`. It is exact at depth 0.
@@ -33,14 +35,18 @@ impl Estimate {
     pub fn sampled(kept: u64, depth: Depth) -> Self {
         let count = kept.saturating_mul(depth.weight());
         let variance = count as f64 * (depth.weight() - 1) as f64;
-        Self { count, variance, is_sampled: depth != Depth::ZERO }
+        Self { count, kept, variance, is_sampled: depth != Depth::ZERO }
     }
 
     /// Returns the estimate `count` that was stored with its [`Self::error_95`].
     #[must_use]
     pub fn with_error(count: u64, error_95: f64) -> Self {
         let deviation = error_95 * count as f64 / Self::DEVIATIONS_95;
-        Self { count, variance: deviation * deviation, is_sampled: true }
+        let variance = deviation * deviation;
+        // The variance of N users at depth k is N (2^k - 1).
+        let users = count as f64;
+        let kept = if count == 0 { 0 } else { (users / (variance / users + 1.0)).round() as u64 };
+        Self { count, kept, variance, is_sampled: true }
     }
 
     /// Returns the number of users.
@@ -61,13 +67,10 @@ impl Estimate {
         self.variance
     }
 
-    /// Returns the number of users that the estimate was made from. It is exact if all parts of the sample have the
-    /// same depth.
+    /// Returns the number of users that the estimate was made from.
     #[must_use]
     pub fn sample_size(self) -> u64 {
-        // The variance is N (2^k - 1) for N users.
-        let count = self.count as f64;
-        if self.count == 0 { 0 } else { (count / (self.variance / count + 1.0)).round() as u64 }
+        self.kept
     }
 
     /// Returns 1.96 relative standard errors: 95 % of estimates differ by less than this share of the estimate from the
@@ -93,6 +96,7 @@ impl Estimate {
     pub fn without(self, part: Self) -> Self {
         Self {
             count: self.count.saturating_sub(part.count),
+            kept: self.kept.saturating_sub(part.kept),
             variance: (self.variance - part.variance).max(0.0),
             is_sampled: self.is_sampled || part.is_sampled,
         }
@@ -143,6 +147,7 @@ impl Add for Estimate {
     fn add(self, other: Self) -> Self {
         Self {
             count: self.count.saturating_add(other.count),
+            kept: self.kept.saturating_add(other.kept),
             variance: self.variance + other.variance,
             is_sampled: self.is_sampled || other.is_sampled,
         }
@@ -206,7 +211,8 @@ mod tests {
             assert_eq!(difference.count(), before.abs_diff(after) << 7);
             assert_eq!(difference.exceeds_error(), expected, "{difference}");
         }
-        assert_eq!(Estimate::exact(3).difference(Estimate::exact(4)), Estimate::exact(1));
+        let exact = Estimate::exact(3).difference(Estimate::exact(4));
+        assert_eq!((exact.count(), exact.is_exact(), exact.sample_size()), (1, true, 7));
         assert_eq!(of(40_000).difference(of(40_000)).error_95(), None);
         assert!(Estimate::exact(0).exceeds_error());
     }
@@ -226,7 +232,9 @@ mod tests {
             assert_eq!(Estimate::sampled(kept, depth(7)).sample_size(), kept);
             assert_eq!(Estimate::exact(kept).sample_size(), kept);
         }
-        assert_eq!((Estimate::sampled(500, depth(7)) + Estimate::sampled(520, depth(7))).sample_size(), 1_020);
+        assert_eq!((Estimate::sampled(500, depth(7)) + Estimate::sampled(520, Depth::ZERO)).sample_size(), 1_020);
+        let stored = Estimate::sampled(37_343, depth(7));
+        assert_eq!(Estimate::with_error(stored.count(), stored.error_95().unwrap()).sample_size(), 37_343);
     }
 
     #[test]

@@ -76,8 +76,8 @@ impl<W: Write> Writer<'_, W> {
         }
         // A raise in the meantime has deleted levels.
         match retry(|| store.segment_depth(partition, segment)).await? {
-            now if now.written() > depth.written() => Err(ExportError::Shrunk(segment.clone().into_owned())),
-            _ => Ok(()),
+            now if now.still_keeps(depth, cutoff) => Ok(()),
+            _ => Err(ExportError::Shrunk(segment.clone().into_owned())),
         }
     }
 

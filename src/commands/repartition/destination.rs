@@ -29,7 +29,7 @@ impl MembersKept {
     pub fn parse(text: &str) -> Result<Self, String> {
         match text {
             "off" => Ok(Self::All),
-            text => MaxMembers::parse(text).map(Self::UpTo).map_err(|why| format!("{why}, or off")),
+            text => MaxMembers::parse(text).map(Self::UpTo),
         }
     }
 

@@ -90,7 +90,7 @@ impl MemberReader {
         };
         let Some(pages) = pages else { return Ok(ReadOutcome::OtherKeySet) };
         // Behind the pages: a raise in between has deleted members that its depth leaves out.
-        if self.is_raised(store, segment, cursors.iter().map(|(key, _)| key.partition)).await? {
+        if self.is_raised(store, segment, cutoff, cursors.iter().map(|(key, _)| key.partition)).await? {
             return Ok(ReadOutcome::Raised);
         }
         for ((source, (key, _)), (page, next)) in sources.into_iter().zip(cursors).zip(pages) {
@@ -106,12 +106,12 @@ impl MemberReader {
         Ok(ReadOutcome::Complete)
     }
 
-    /// Returns whether the depth of any of `partitions`, which may repeat, is higher than at the beginning. A lower one
-    /// changes nothing: the members that are read are still kept.
+    /// Returns whether a raise in any of `partitions`, which may repeat, has deleted members since the beginning.
     async fn is_raised(
         &self,
         store: &Store,
         segment: &SegmentName<'_>,
+        cutoff: Timestamp,
         partitions: impl Iterator<Item = Partition>,
     ) -> Result<bool, store::Error> {
         if self.depths.is_empty() {
@@ -121,7 +121,8 @@ impl MemberReader {
         partitions.sort_unstable();
         partitions.dedup();
         let depths = store.segment_depths(&partitions, segment).await?;
-        Ok(partitions.iter().zip(depths).any(|(partition, depth)| depth.written() > self.depths[partition].written()))
+        let mut depths = partitions.iter().zip(depths);
+        Ok(depths.any(|(partition, depth)| !depth.still_keeps(self.depths[partition], cutoff)))
     }
 
     /// Takes the next members, in order of time and then of name.

@@ -86,7 +86,7 @@ fn trend(segment: &Segment<'_>) -> Markup {
                     " on a week ago"
                 }
                 @if change.is_some() && leaving.is_some() { " · " }
-                @if let Some(leaving) = leaving { "about " (estimate::users(leaving)) @if leaving.count() == 1 { " leaves" } @else { " leave" } " within 24 h" }
+                @if let Some(leaving) = leaving { @if leaving.is_exact() { "about " } (estimate::users(leaving)) @if leaving.count() == 1 { " leaves" } @else { " leave" } " within 24 h" }
             }
             @if let Some(Change { before, after, from, to }) = change {
                 p .compared #compared {
@@ -197,7 +197,7 @@ mod tests {
         for part in [
             "data-count=\"4779904\">≈ 4,780,000 <small>± 1.0 %</small></p>",
             "<title>≈ 4,780,000 · sports – Segment estimator</title>",
-            "Unchanged within the error on a week ago · about <span title=\"± 11 %\">≈ 38,400</span> leave within 24 h</p>",
+            "Unchanged within the error on a week ago · <span title=\"± 11 %\">≈ 38,400</span> leave within 24 h</p>",
             "From <span title=\"± 1.0 %\">≈ 4,740,000</span> on ",
             "≈ 341,000</span></td><td class=\"number\">≈ 7.1%</td>",
             ": ≈ 341,000 users (≈ 7.1%). They drop out",

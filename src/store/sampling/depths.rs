@@ -55,11 +55,6 @@ impl Depths {
         known.get(&partition).map(|known| Arc::clone(&known.by_name))
     }
 
-    /// Forgets the depths of the segments in `partition`.
-    pub(in crate::store) fn forget(&self, partition: Partition) {
-        self.known.write().unwrap_or_else(PoisonError::into_inner).remove(&partition);
-    }
-
     /// Replaces the depths of the segments in `partition`. The read was sent just after `read_at`.
     pub(super) fn replace(&self, partition: Partition, by_name: DepthsByName, read_at: Instant) {
         let known = PartitionDepths { by_name: Arc::new(by_name), read_at };

@@ -76,6 +76,12 @@ impl SegmentDepth {
         self.fall.map(Fall::complete_since)
     }
 
+    /// Whether a segment that had the depth `before` still has all members that it had, of those seen after `cutoff`.
+    pub(crate) fn still_keeps(self, before: Self, cutoff: Timestamp) -> bool {
+        let times = [Some(cutoff), before.falls_since().filter(|since| *since > cutoff)];
+        times.into_iter().flatten().all(|time| self.at(time) <= before.at(time))
+    }
+
     /// Whether all users are kept and count.
     pub(crate) fn is_zero(self) -> bool {
         self == Self::default()
@@ -217,6 +223,21 @@ mod tests {
         assert_eq!(falling.raised_to(depth(2)), falling);
         assert_eq!(falling.raised_to(depth(7)), SegmentDepth::steady(depth(7)));
         assert_eq!(falling.raised_to(depth(9)), SegmentDepth::steady(depth(9)));
+    }
+
+    #[rstest]
+    #[case::same("5", "5", true)]
+    #[case::raised("5", "6", false)]
+    #[case::raised_and_falling_again("5", "9>5@300", false)]
+    #[case::lower("5", "3", true)]
+    #[case::fall_begins("5", "5>3@300", true)]
+    #[case::settled("7>5@200", "5", true)]
+    #[case::raised_to_its_end("7>5@200", "7", false)]
+    #[case::raised_while_falling("7>5@200", "7>6@200", false)]
+    #[case::fell_before("7>5@50", "7>5@50", true)]
+    fn raise_deletes_members(#[case] before: &str, #[case] now: &str, #[case] expected: bool) {
+        let [before, now] = [before, now].map(|text| SegmentDepth::parse(text.as_bytes()).unwrap());
+        assert_eq!(now.still_keeps(before, at(100)), expected);
     }
 
     #[test]

@@ -17,7 +17,7 @@ async fn check_describes_the_samples() {
     let weight = 1_u64 << depth(&redis, "sports");
     let table = says(&redis, &["check"]);
     let expected = format!(
-        "\na segment keeps up to 1024 users; 1 segment keeps a sample, the smallest one user in {weight} (sports)\n"
+        "\na segment keeps up to 1024 users; 1 segment keeps a sample, the coarsest one user in {weight} (sports)\n"
     );
     assert!(table.contains(&expected), "{table}");
     assert!(!table.contains("twice") && table.contains("\nthe users are split into 2 partitions\n"), "{table}");

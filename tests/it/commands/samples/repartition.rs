@@ -115,8 +115,8 @@ fn repartition_refuses_to_keep_all_users_again() {
 
 #[rstest]
 #[case::nothing(&[], "--to, --max-members or both are required; see --help")]
-#[case::not_a_power_of_two(&["--max-members", "1000"], "must be a power of two from 1024 to 16777216, or off")]
-#[case::too_small(&["--max-members", "512"], "must be a power of two from 1024 to 16777216, or off")]
+#[case::not_a_power_of_two(&["--max-members", "1000"], "must be a power of two from 1024 to 16777216")]
+#[case::too_small(&["--max-members", "512"], "must be a power of two from 1024 to 16777216")]
 fn repartition_refuses_other_arguments(#[case] arguments: &[&str], #[case] message: &str) {
     let redis = Redis::start();
     let error = refuses(&redis, &[&["repartition"], arguments].concat());

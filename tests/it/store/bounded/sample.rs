@@ -82,7 +82,7 @@ async fn visit_outside_the_sample_costs_redis_no_command() {
         let new = after.into_iter().filter(|(name, calls)| before.get(name).is_none_or(|before| before < calls));
         new.map(|(name, _)| name).filter(|name| !background.contains(&name.as_str())).collect::<Vec<_>>()
     };
-    // The last check of the segment may still run.
+    // The last check of the segment may still run, and what it found may not be known.
     let deadline = std::time::Instant::now() + crate::helpers::TIMEOUT;
     loop {
         let before = calls(&mut connection);
@@ -93,7 +93,7 @@ async fn visit_outside_the_sample_costs_redis_no_command() {
         if sent.is_empty() {
             break;
         }
-        assert!(std::time::Instant::now() < deadline && !sent.contains(&"zadd".to_owned()), "{sent:?}");
+        assert!(std::time::Instant::now() < deadline, "{sent:?}");
     }
 
     let before = calls(&mut connection);
