@@ -81,7 +81,8 @@ impl<W: Write> Writer<'_, W> {
         }
     }
 
-    /// Writes those members of `segment`, a sample of `depth`, that are in `key`. Returns false if the key has another type.
+    /// Writes those members of `segment`, a sample of `depth`, that are in `key`. Returns false if the key has another
+    /// type.
     async fn write_key(
         &mut self,
         key: SegmentKey,

@@ -1,11 +1,11 @@
-//! `segment-estimator repartition`: moves the data set to another number of partitions, or to another maximum number of members of a
-//! segment, while services write and count.
+//! `segment-estimator repartition`: moves the data set to another number of partitions, or to another maximum number of
+//! members of a segment, while services write and count.
 //!
 //! Each phase is recorded in Redis, so another run can resume the move:
 //!
-//! 1. [`Phase::Backfill`]: services write to both sets of keys. The move copies the members with `GT`, so the order of a copy and a visit
-//!    makes no difference. Then it settles users and segments that were deleted in the meantime, raises the depths of the new keys to those
-//!    of the old ones, and compares the counts of each segment.
+//! 1. [`Phase::Backfill`]: services write to both sets of keys. The move copies the members with `GT`, so the order of a
+//!    copy and a visit makes no difference. Then it settles users and segments that were deleted in the meantime, raises
+//!    the depths of the new keys to those of the old ones, and compares the counts of each segment.
 //! 2. [`Phase::Cutover`]: services count in the new keys.
 //! 3. [`Phase::Cleanup`]: services no longer use the old keys, and the move deletes them.
 
@@ -65,8 +65,8 @@ impl Repartition {
         Self { store, window, clock }
     }
 
-    /// Returns the maximum of members of `destination` if the data set keeps more now, so that users will be dropped. A move
-    /// that is resumed has been confirmed.
+    /// Returns the maximum of members of `destination` if the data set keeps more now, so that users will be dropped. A
+    /// move that is resumed has been confirmed.
     ///
     /// # Errors
     ///

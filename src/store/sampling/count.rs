@@ -86,8 +86,8 @@ impl<'a> CountPlan<'a> {
 
 /// Takes the answers to the counts of `strata` and returns their sum. `depth` was read behind them.
 ///
-/// A raise has deleted levels below the new depth, so the levels from there on are counted. If the depth is lower than that
-/// of a stratum, the levels that were counted are kept as well, and are a smaller sample.
+/// A raise has deleted levels below the new depth, so the levels from there on are counted. If the depth is lower than
+/// that of a stratum, the levels that were counted are kept as well, and are a smaller sample.
 fn estimate(
     strata: &[Stratum],
     answers: &mut impl Iterator<Item = Result<Value, redis::Error>>,
