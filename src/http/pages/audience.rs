@@ -131,8 +131,8 @@ fn result(definition: &Definition<'_>, counted: &CountedAudience<'_>, base_url: 
         section #result aria-labelledby="audience" {
             h2 #audience { (words(definition)) }
             p .figure #count data-count=(count.count()) { (estimate::figure(*count)) }
-            (estimate::note(BasePath::Pages, counted.counts(), estimate::OF_SEGMENTS))
             p { @if count.count() == 1 { "user was" } @else { "users were" } " seen in the " (format::last(definition.window.duration())) }
+            (estimate::note(BasePath::Pages, counted.counts(), estimate::OF_COMPARISON))
             (layout::as_of(*now, None))
             (windows(definition.window, definition.configured, |window| definition.href(window)))
             (csv_link(BasePath::Pages, call.trim_start_matches('/'), "this number"))

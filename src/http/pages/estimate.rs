@@ -48,6 +48,9 @@ pub fn note(base: BasePath, counts: Counts, reason: &str) -> Markup {
 pub const OF_SEGMENT: &str = "this segment is large, so the service keeps a random sample of its users";
 /// The reason on a page with several segments.
 pub const OF_SEGMENTS: &str = "of a large segment, the service keeps a random sample of its users";
+/// The reason on a page that compares segments, some of which may be small.
+pub const OF_COMPARISON: &str =
+    "of a large segment, the service keeps a random sample of its users, and small segments are compared with that";
 
 #[cfg(test)]
 mod tests {

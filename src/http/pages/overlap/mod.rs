@@ -122,7 +122,7 @@ fn result(selection: &Selection<'_>, comparison: &Comparison<'_>, base_url: &Bas
         section #result aria-labelledby="in-common" {
             h2 #in-common { "Result" }
             (layout::as_of(*now, Some(selection.window)))
-            (estimate::note(BasePath::Pages, comparison.counts(), estimate::OF_SEGMENTS))
+            (estimate::note(BasePath::Pages, comparison.counts(), estimate::OF_COMPARISON))
             (windows(selection.window, selection.configured, |window| selection.href(window)))
             dl .pair {
                 div { dt { (in_all) } dd #all data-count=(all.count()) { (estimate::figure(all)) } dd { (format::share_of(all, any)) " of the users in at least one" } }
