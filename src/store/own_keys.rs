@@ -37,7 +37,9 @@ impl Store {
             return vec![self.key_names.pattern("*")];
         }
         let is_plain = layout.is_none_or(|layout| layout.all().any(KeySet::is_plain));
-        let is_bounded = layout.is_some_and(|layout| layout.all().any(|keys| keys.max_members().is_some()));
+        // Before the first start, the settings decide.
+        let is_bounded =
+            layout.map_or(self.max_members.is_some(), |layout| layout.all().any(|keys| keys.max_members().is_some()));
         let own = if is_plain { &["segments", "segment:*", "forgotten"][..] } else { &[] };
         let bounded = if is_plain && is_bounded { &["segment@*", "depths"][..] } else { &[] };
         let partitions = if layout.is_some_and(|layout| !layout.all().all(KeySet::is_plain)) {
