@@ -13,7 +13,7 @@ pub struct Accuracy {
     /// segment, and the segment has more.
     exact: bool,
     /// The error of an estimate: with a probability of 95 %, the count differs from the true one by less than this
-    /// share of the count. Absent if the count is exact, or 0.
+    /// share of the count. Absent if the count is exact or 0, or if all of its users were counted one by one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, exclusive_minimum = 0, example = 0.0101)]
     error_95: Option<f64>,
