@@ -12,7 +12,7 @@ pub fn measure(plan: &Plan) -> Result<Part> {
     let redis = Redis::start(plan)?;
     let service = Service::start(plan, &redis)?;
     let plain = Plain::start(plan, &redis, 1)?;
-    let posts = RequestFile::posts(&plan.folder, plan.sizes.requests, None)?;
+    let posts = RequestFile::posts(&plan.folder, plan.sizes.requests)?;
     let mut contenders = vec![
         Contender::writes("post, 8 connections", &redis, &service, &posts).with_connections(8),
         Contender::writes("plain, 8 connections", &redis, &plain, &posts).with_connections(8),

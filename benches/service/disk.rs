@@ -17,7 +17,7 @@ const CONTENDERS: [(&str, &[&str]); 4] = [
 
 /// Runs the part.
 pub fn measure(plan: &Plan) -> Result<Part> {
-    let posts = RequestFile::posts(&plan.folder, plan.sizes.requests, None)?;
+    let posts = RequestFile::posts(&plan.folder, plan.sizes.requests)?;
     let servers = CONTENDERS.iter().map(|(name, arguments)| {
         let redis = Redis::start_with(plan, arguments)?;
         let service = Service::start(plan, &redis)?;

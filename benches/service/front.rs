@@ -28,7 +28,7 @@ pub fn measure(plan: &Plan) -> Result<Part> {
     let secret = secret.display().to_string();
 
     let count = plan.sizes.requests;
-    let plain = RequestFile::posts(&plan.folder, count, None)?;
+    let plain = RequestFile::posts(&plan.folder, count)?;
     let with_key = RequestFile::posts_by(&plan.folder, "posts-with-key", count, &key)?;
     let with_token = RequestFile::posts_by(&plan.folder, "posts-with-token", count, &token)?;
 

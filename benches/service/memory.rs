@@ -23,7 +23,7 @@ struct Watched {
 /// Runs the part.
 pub fn measure(plan: &Plan) -> Result<Part> {
     let redis = Redis::start(plan)?;
-    let posts = RequestFile::posts(&plan.folder, plan.sizes.requests, None)?;
+    let posts = RequestFile::posts(&plan.folder, plan.sizes.requests)?;
     let mut peaks = Vec::new();
     for round in 1..=plan.rounds {
         redis.empty()?;

@@ -48,7 +48,7 @@ pub fn measure(plan: &Plan) -> Result<Part> {
         loader::fill_with(redis.address, &key(name), first..first + members, seen_at)?;
     }
     let service = Service::start(plan, &redis)?;
-    let posts = RequestFile::posts(&plan.folder, plan.sizes.requests, None)?;
+    let posts = RequestFile::posts(&plan.folder, plan.sizes.requests)?;
     let (mut alone, mut without, mut during) = (Vec::new(), Vec::new(), Vec::new());
     for round in 1..=plan.rounds {
         redis.call::<()>(&["SLOWLOG", "RESET"])?;

@@ -33,7 +33,7 @@ struct Round {
 /// Runs the part.
 pub fn measure(plan: &Plan) -> Result<Part> {
     let redis = Redis::start(plan)?;
-    let posts = RequestFile::posts(&plan.folder, plan.sizes.requests, None)?;
+    let posts = RequestFile::posts(&plan.folder, plan.sizes.requests)?;
     let (mut by_service, mut without, mut at_once) = (Vec::new(), Vec::new(), Vec::new());
     for round in 1..=plan.rounds {
         let pruned = load_with_prune(plan, &redis, &posts)?;

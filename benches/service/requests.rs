@@ -55,13 +55,16 @@ impl RequestFile {
         Ok(Self { path, bytes: first.len(), count, first })
     }
 
-    /// `POST /segments` by random users; seen at the time of the request unless `seen_at` is given.
-    pub fn posts(folder: &Path, count: usize, seen_at: Option<Timestamp>) -> Result<Self> {
-        let (name, field) = match seen_at {
-            None => ("posts", String::new()),
-            Some(time) => ("expired-posts", format!(r#","seen_at":{}"#, time.as_millis() / 1000)),
-        };
-        Self::write(folder.join(name), posts(visits(count), &field, ""))
+    /// `POST /segments` by random users, seen at the time of the request.
+    pub fn posts(folder: &Path, count: usize) -> Result<Self> {
+        Self::write(folder.join("posts"), posts(visits(count), "", ""))
+    }
+
+    /// `POST /segments` as `posts`, seen a month ago: the visits have expired.
+    pub fn expired_posts(folder: &Path, count: usize) -> Result<Self> {
+        const A_MONTH: i64 = 30 * 24 * 60 * 60;
+        let long_ago = Timestamp::now().as_millis() / 1_000 - A_MONTH;
+        Self::write(folder.join("expired-posts"), posts(visits(count), &format!(r#","seen_at":{long_ago}"#), ""))
     }
 
     /// `POST /segments` as `posts`, with a token.

@@ -1,9 +1,5 @@
 //! One visit a request to bounded segments that keep few of their users, beside the floor of the same service.
 
-use std::time::Duration;
-
-use segment_estimator::domain::Timestamp;
-
 use crate::Result;
 use crate::contender::{Contender, run_in_turns};
 use crate::plan::Plan;
@@ -27,10 +23,8 @@ pub fn measure(plan: &Plan) -> Result<Part> {
     let baseline = Service::start_baseline(plan, &exact)?;
 
     let count = plan.sizes.requests;
-    let a_month = Duration::from_secs(30 * 24 * 60 * 60).as_millis() as i64;
-    let long_ago = Timestamp::from_millis(Timestamp::now().as_millis() - a_month);
-    let posts = RequestFile::posts(&plan.folder, count, None)?;
-    let expired = RequestFile::posts(&plan.folder, count, Some(long_ago))?;
+    let posts = RequestFile::posts(&plan.folder, count)?;
+    let expired = RequestFile::expired_posts(&plan.folder, count)?;
     let mut contenders = vec![
         Contender::is_sampled("sampled", &bounded, &service, &posts),
         Contender::is_sampled("floor", &bounded, &service, &expired),

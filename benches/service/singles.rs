@@ -1,9 +1,5 @@
 //! One visit a request: `POST /segments` beside its own floor, a plain axum handler, webdis and redis-benchmark.
 
-use std::time::Duration;
-
-use segment_estimator::domain::Timestamp;
-
 use crate::Result;
 use crate::contender::{Contender, run_in_turns};
 use crate::plan::Plan;
@@ -22,10 +18,8 @@ pub fn measure(plan: &Plan) -> Result<Part> {
     let baseline = Service::start_baseline(plan, &redis)?;
 
     let count = plan.sizes.requests;
-    let a_month = Duration::from_secs(30 * 24 * 60 * 60).as_millis() as i64;
-    let long_ago = Timestamp::from_millis(Timestamp::now().as_millis() - a_month);
-    let posts = RequestFile::posts(&plan.folder, count, None)?;
-    let expired = RequestFile::posts(&plan.folder, count, Some(long_ago))?;
+    let posts = RequestFile::posts(&plan.folder, count)?;
+    let expired = RequestFile::expired_posts(&plan.folder, count)?;
     let zadds = RequestFile::webdis_zadds(&plan.folder, count)?;
 
     let mut contenders = vec![

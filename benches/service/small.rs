@@ -19,7 +19,7 @@ pub fn measure(plan: &Plan) -> Result<Part> {
     let default = Redis::start_with(plan, &["--zset-max-ziplist-entries", "128"])?;
     let service = Service::start(plan, &redis)?;
     let service_on_default = Service::start(plan, &default)?;
-    let large = RequestFile::posts(&plan.folder, plan.sizes.requests, None)?;
+    let large = RequestFile::posts(&plan.folder, plan.sizes.requests)?;
     let small = RequestFile::posts_to_small_segments(&plan.folder, plan.sizes.requests, MEMBERS)?;
     let mut contenders = vec![
         Contender::writes("large segments", &redis, &service, &large),

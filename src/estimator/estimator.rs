@@ -146,7 +146,7 @@ impl Estimator {
             metrics.expired(1);
             return Ok(Recorded::Expired);
         }
-        if self.store.is_sampled_out(&visit.user_id, &visit.segment) {
+        if self.store.are_sampled_out(&visit.user_id, std::slice::from_ref(&visit.segment)) {
             metrics.sampled_out(1);
             return self.measured(Ok(()));
         }
@@ -167,7 +167,7 @@ impl Estimator {
             metrics.expired(count as u64);
             return vec![Ok(Recorded::Expired); count];
         }
-        if segments.as_slice().iter().all(|segment| self.store.is_sampled_out(user_id, segment)) {
+        if self.store.are_sampled_out(user_id, segments.as_slice()) {
             metrics.sampled_out(count as u64);
             return segments.as_slice().iter().map(|_| self.measured(Ok(()))).collect();
         }

@@ -78,11 +78,10 @@ impl NewMembers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::sampling::max_members::MaxMembers;
-    use crate::store::{KeySet, Partitions};
+    use crate::store::KeySet;
 
     fn partition() -> Partition {
-        KeySet::first(Partitions::ONE, Some(MaxMembers::parse("1024").unwrap())).of(0)
+        Partition::new(None, 0, Some(1_024))
     }
 
     #[test]

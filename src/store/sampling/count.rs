@@ -169,11 +169,12 @@ impl Store {
             return Ok(Attempt::Stale);
         }
         let mut counts = counts.into_iter();
-        let answers = plans.iter().zip(depths).map(|(plan, depth)| match self.parse_depth(plan.partition, depth) {
-            Ok(depth) => (Some(depth), plan.estimates(&mut counts, depth)),
-            Err(error) => {
-                let skipped = plan.estimates(&mut counts, SegmentDepth::default()).len();
-                (None, vec![Err(error); skipped])
+        let answers = plans.iter().zip(depths).map(|(plan, depth)| {
+            let depth = self.parse_depth(plan.partition, depth);
+            let estimates = plan.estimates(&mut counts, depth.as_ref().copied().unwrap_or_default());
+            match depth {
+                Ok(depth) => (Some(depth), estimates),
+                Err(error) => (None, vec![Err(error); estimates.len()]),
             }
         });
         Ok(Attempt::Committed(answers.collect()))
@@ -186,7 +187,6 @@ mod tests {
 
     use super::*;
     use crate::domain::SegmentName;
-    use crate::store::{KeySet, MaxMembers, Partitions};
 
     fn depth(text: &str) -> SegmentDepth {
         SegmentDepth::parse(text.as_bytes()).unwrap()
@@ -194,7 +194,7 @@ mod tests {
 
     /// Counts ten members in each range of each level, by a plan for members after the time 100.
     fn estimate_of(planned: &str, read: &str) -> (bool, u64) {
-        let partition = KeySet::first(Partitions::ONE, Some(MaxMembers::parse("1024").unwrap())).of(0);
+        let partition = Partition::new(None, 0, Some(1_024));
         let segment = SegmentName::parse("a").unwrap();
         let query = CountQuery { segment, cutoff: Timestamp::from_millis(100_000) };
         let queries = [&query];

@@ -116,11 +116,9 @@ pub(in crate::store) fn written(known: Option<&DepthsByName>, name: &str) -> Dep
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::sampling::max_members::MaxMembers;
-    use crate::store::{KeySet, Partitions};
 
     fn partition() -> Partition {
-        KeySet::first(Partitions::ONE, Some(MaxMembers::parse("1024").unwrap())).of(0)
+        Partition::new(None, 0, Some(1_024))
     }
 
     #[test]

@@ -10,14 +10,15 @@ use crate::store::partition::hash;
 use crate::store::{Partition, Store};
 
 impl Store {
-    /// Whether `segment` keeps a sample without `user_id`, as the instance knows it: a visit needs no command then.
-    pub(crate) fn is_sampled_out(&self, user_id: &UserId<'_>, segment: &SegmentName<'_>) -> bool {
+    /// Whether all of `segments` keep a sample without `user_id`, as the instance knows it: visits need no command then.
+    pub(crate) fn are_sampled_out(&self, user_id: &UserId<'_>, segments: &[SegmentName<'_>]) -> bool {
         let known = self.layout.load();
         let Some(known) = known.as_ref() else { return false };
         known.layout.written().all(|keys| {
             keys.max_members().is_some() && {
                 let depths = self.depths.recent(keys.of(hash(user_id.as_str())));
-                !written(depths.as_deref(), segment.as_str()).keeps(Level::of(user_id.as_str()))
+                let level = Level::of(user_id.as_str());
+                segments.iter().all(|segment| !written(depths.as_deref(), segment.as_str()).keeps(level))
             }
         })
     }
